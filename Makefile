@@ -1,0 +1,26 @@
+# Two commands set everything up: `make run` and `make test`. `make check` is what each commit passes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test lint check clean
+
+run: .venv/installed
+	$(BIN)/python launch.py --experiment=numerals
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2 -q
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+
+check: lint test
+
+.venv/installed: requirements.txt constraints.txt requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit("seqjax needs Python 3.11 or later, and this is " + sys.version.split()[0] \
+	  + "; name another: make PYTHON=python3.12 run") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf .venv .cache

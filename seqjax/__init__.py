@@ -1,0 +1,1 @@
+"""seqjax: the story of sequence models as runnable, measured code."""

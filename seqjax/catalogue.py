@@ -1,0 +1,60 @@
+"""What there is to choose from: experiments and models, found by reading files, without importing them (or jax)."""
+
+import ast
+import importlib
+import pathlib
+from typing import NamedTuple
+
+from seqjax.errors import UserError, did_you_mean
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+class Entry(NamedTuple):
+    """A name that can be chosen, where it is defined, and the first line of its docstring."""
+
+    name: str
+    module: str
+    attribute: str
+    summary: str
+
+
+def entries(folder: str) -> dict[str, Entry]:
+    """All that the files of `folder` ('experiments', 'seqjax/models') list in `__all__`, by name in lower case."""
+    found = {}
+    for path in sorted((ROOT / folder).glob('*.py')):
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        listed = [ast.literal_eval(node.value) for node in tree.body
+                  if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '__all__']
+        module = f'{folder.replace("/", ".")}.{path.stem}'
+        definitions = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+        for name in listed[0] if listed else ():
+            summary = (ast.get_docstring(definitions[name]) or '').partition('\n')[0]
+            found[name.lower()] = Entry(name.lower(), module, name, summary)
+    return found
+
+
+def experiments() -> dict[str, Entry]:
+    """The named experiments: functions of a model's name."""
+    return entries('experiments')
+
+
+def models() -> dict[str, Entry]:
+    """The models: Linen modules, by class name in lower case."""
+    return entries('seqjax/models')
+
+
+def load(kind: str, name: str):
+    """Imports and returns the experiment or model called `name`; `kind` is 'experiment' or 'model'."""
+    known = experiments() if kind == 'experiment' else models()
+    if name not in known:
+        raise UserError(f'--{kind}={name}: there is no such {kind}{did_you_mean(name, known)}')
+    return getattr(importlib.import_module(known[name].module), known[name].attribute)
+
+
+def listing() -> str:
+    """Experiments and models, a line each."""
+    lines = []
+    for title, known in (('experiments (--experiment=NAME)', experiments()), ('models (--model=NAME)', models())):
+        lines += [title] + [f'  {entry.name:<12} {entry.summary}' for entry in known.values()] + ['']
+    return '\n'.join(lines[:-1])

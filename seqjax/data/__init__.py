@@ -1,0 +1,1 @@
+"""Anything to arrays of fixed shape: sources, vocabularies, batches."""

@@ -1,0 +1,78 @@
+"""Numbers in words as parallel text: real word order, elisions and agreement, without limit and without a download."""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from seqjax.data.parallel import Splits
+from seqjax.errors import UserError, did_you_mean
+
+DIGITS = 'digits'  # the language of the digits themselves: 42 is '4 2'
+COMMON = 100  # numbers below it go to training first: words such as 'zero' occur in no other number
+
+
+def words(numbers: Iterable[int], language: str) -> list[str]:
+    """Each number in the words of `language`: a code of num2words ('en', 'fr', 'pt_BR'), or 'digits'.
+
+    Raises UserError where num2words has not the language, or no word for a number as large.
+    """
+    numbers = list(map(int, numbers))
+    if language == DIGITS:
+        return [' '.join(str(n)) for n in numbers]
+    import num2words  # builds a converter for each of its languages
+
+    known = num2words.CONVERTER_CLASSES
+    if language not in known:
+        raise UserError(f'num2words has no language {language!r}{did_you_mean(language, [*known, DIGITS])}')
+    spell = known[language].to_cardinal
+    texts = []
+    for n in numbers:
+        try:
+            texts.append(spell(n))
+        except (OverflowError, NotImplementedError, TypeError, ValueError, LookupError) as error:
+            raise UserError(f'num2words cannot say {n} in {language!r} ({error}); lower the highest number') from error
+    return texts
+
+
+def pairs(numbers: Iterable[int], source: str = 'en', target: str = 'fr') -> tuple[list[str], list[str]]:
+    """The same numbers in the words of two languages."""
+    numbers = list(numbers)
+    return words(numbers, source), words(numbers, target)
+
+
+def splits(source: str, target: str, highest: int, train_size: int, valid_size: int, test_size: int,
+           seed: int = 0) -> Splits:
+    """Train, valid and test pairs of distinct numbers in 0..highest; no number is in two splits.
+
+    Every count of digits gets the same share of the numbers, as far as there are as many: drawn uniformly, nine in ten
+    would have the most digits. Numbers below 100 go to training first, which must meet each word. Deterministic in
+    `seed`. Raises UserError for an unknown language, and where there are too few numbers.
+    """
+    total = train_size + valid_size + test_size
+    if total > highest + 1:
+        raise UserError(f'{total} pairs (train {train_size}, valid {valid_size}, test {test_size}) cannot be made of '
+                        f'the {highest + 1} numbers up to {highest}; raise the highest number or lower the sizes')
+    if highest >= 2**63:
+        raise UserError(f'the highest number {highest} is out of range; the largest is {2**63 - 1}')
+    words([highest], source), words([highest], target)
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(_draw(highest, total, rng))
+    # A stable sort brings the common numbers to the front and leaves the others in random order.
+    numbers = numbers[np.argsort(numbers >= COMMON, kind='stable')]
+    train, valid, test = np.split(numbers, [train_size, train_size + valid_size])
+    return {name: pairs(part, source, target)
+            for name, part in (('train', rng.permutation(train)), ('valid', valid), ('test', test))}
+
+
+def _draw(highest: int, total: int, rng: np.random.Generator) -> np.ndarray:
+    """`total` distinct numbers in 0..highest, spread evenly over the counts of digits."""
+    edges = [0, *(10**d for d in range(1, len(str(highest)))), highest + 1]
+    # What small spans lack, large ones give.
+    spans = sorted(itertools.pairwise(edges), key=lambda span: span[1] - span[0])
+    drawn = []
+    for i, (low, high) in enumerate(spans):
+        share = min(high - low, -(-total // (len(spans) - i)))
+        drawn.append(low + rng.choice(high - low, share, replace=False))
+        total -= share
+    return np.concatenate(drawn)

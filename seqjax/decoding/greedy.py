@@ -1,0 +1,73 @@
+"""Left-to-right decoding of one hypothesis a row: the likeliest token at every step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from seqjax.decoding.options import BOS, EOS, PAD
+
+# (tokens_B, carry) -> (logits_BV, carry): one call of the model's `decode` on one token a row.
+Step = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
+
+
+def next_log_probs(logits_BV: jax.Array) -> jax.Array:
+    """The model's log probabilities in float32, with -inf where a decoder never goes: PAD and BOS.
+
+    The two are forbidden, not renormalised away, so that sums of these are log probabilities under the model.
+    """
+    log_probs_BV = jax.nn.log_softmax(logits_BV.astype(jnp.float32), axis=-1)
+    return log_probs_BV.at[..., jnp.array([PAD, BOS])].set(-jnp.inf)
+
+
+def rollout(step: Step, choose: Callable, carry: Any, done_B: jax.Array,
+            max_length: int) -> tuple[jax.Array, jax.Array]:
+    """Extends one hypothesis a row, token by token, until every row has ended or is `max_length` long.
+
+    Args:
+      step: one call of the model.
+      choose: (sums_BV, logits_BV, position) -> tokens_B, where sums_BV are the log probabilities of the hypotheses
+        extended by each token.
+      carry: the model's carry before the first token.
+      done_B: rows that have nothing to decode; they come back as all PAD with log probability 0.
+      max_length: tokens, EOS counted. A hypothesis that reaches it without EOS is returned as it is.
+
+    Returns:
+      tokens_BT int32, PAD after EOS, and log_probs_B float32 under the model.
+    """
+
+    def going(state):
+        position, _, _, done_B, _, _ = state
+        return (position < max_length) & ~done_B.all()
+
+    def extend(state):
+        position, last_B, log_probs_B, done_B, tokens_BT, carry = state
+        logits_BV, carry = step(last_B, carry)
+        sums_BV = log_probs_B[:, None] + next_log_probs(logits_BV)
+        token_B = jnp.where(done_B, PAD, choose(sums_BV, logits_BV, position))
+        sum_B = jnp.take_along_axis(sums_BV, token_B[:, None], axis=1)[:, 0]
+        tokens_BT = tokens_BT.at[:, position].set(token_B)
+        return (position + 1, token_B, jnp.where(done_B, log_probs_B, sum_B), done_B | (token_B == EOS), tokens_BT,
+                carry)
+
+    B = done_B.shape[0]
+    start = (jnp.int32(0), jnp.full(B, BOS, jnp.int32), jnp.zeros(B, jnp.float32), done_B,
+             jnp.full((B, max_length), PAD, jnp.int32), carry)
+    _, _, log_probs_B, _, tokens_BT, _ = lax.while_loop(going, extend, start)
+    return tokens_BT, log_probs_B
+
+
+def likeliest(sums_BV: jax.Array, logits_BV: jax.Array, position: jax.Array) -> jax.Array:
+    """The token of the greatest sum, the lower id in a tie.
+
+    It compares sums, not the step's own log probabilities, because rounding makes ties among sums and a beam of one,
+    which compares sums, has to break the same ties.
+    """
+    return sums_BV.argmax(axis=-1).astype(jnp.int32)
+
+
+def greedy(step: Step, carry: Any, done_B: jax.Array, max_length: int) -> tuple[jax.Array, jax.Array]:
+    """tokens_BT and log_probs_B of the hypotheses that take the likeliest token at every step (see `rollout`)."""
+    return rollout(step, likeliest, carry, done_B, max_length)

@@ -1,0 +1,49 @@
+"""Experiment: the frozen dataclass that joins task, model, optimizer, training and decoding, and checks them all."""
+
+import dataclasses
+from typing import Any
+
+from seqjax.decoding.options import Decoding
+from seqjax.options import check_value, options
+from seqjax.training.optimizer import Optimizer
+from seqjax.training.training import Training
+
+GROUPS = ('task', 'model', 'optimizer', 'training', 'decoding')
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run, wholly described: a Task x a Model x a Training. Every option of every part is a flag.
+
+    Raises:
+      UserError: where a value is not of its field's type, is out of bounds, or does not fit another.
+    """
+
+    task: Any
+    model: Any
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+    decoding: Decoding = Decoding()
+
+    def __post_init__(self):
+        for group in GROUPS:
+            config = getattr(self, group)
+            for field in options(config):
+                check_value(f'--{group}.{field.name}', getattr(config, field.name), field)
+            # A model whose sizes the data has not filled yet is checked once it has (`sized`).
+            if hasattr(config, 'check') and getattr(config, 'source_size', 0) is not None:
+                config.check()
+
+    def replace(self, group: str, **values) -> 'Experiment':
+        """A copy in which fields of one group have other values."""
+        return dataclasses.replace(self, **{group: dataclasses.replace(getattr(self, group), **values)})
+
+    def sized(self, **sizes) -> 'Experiment':
+        """A copy whose model knows what only the data tells: the sizes of the vocabularies, the longest source."""
+        return self.replace('model', **sizes)
+
+
+def flat(experiment: Experiment) -> dict[str, Any]:
+    """{'group.field': value} of every option."""
+    return {f'{group}.{field.name}': getattr(getattr(experiment, group), field.name)
+            for group in GROUPS for field in options(getattr(experiment, group))}

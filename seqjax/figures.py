@@ -1,0 +1,131 @@
+"""Pictures of a run, each with its arrays beside it (.npz): attention, states, learning curve, the sinusoid table."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from seqjax import files
+
+
+def pyplot() -> Any:
+    """matplotlib without a screen, in the house's style."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    plt.rcParams.update({'figure.dpi': 110, 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
+                         'savefig.bbox': 'tight', 'image.interpolation': 'nearest'})
+    return plt
+
+
+def save(figure: Any, path: pathlib.Path, arrays: dict[str, Any]) -> pathlib.Path:
+    """Writes a figure as .png and its arrays as .npz, whole or not at all; returns the path of the picture."""
+    with files.whole(path, 'wb') as file:
+        figure.savefig(file, format='png')
+    pyplot().close(figure)
+    with files.whole(path.with_suffix('.npz'), 'wb') as file:
+        np.savez_compressed(file, **arrays)
+    return path
+
+
+def draw_run(workdir: pathlib.Path, evaluator: Any, params: Any, source: Any, decoding: Any, count: int,
+             suffix: str = '') -> list[pathlib.Path]:
+    """Draws what `count` translations look like from inside, and the learning curve. Returns the pictures' paths."""
+    chosen = source.take(np.arange(min(count, source.count())))
+    targets = [best[0].ids for best in evaluator.decode(params, chosen, decoding)]
+    captured = evaluator.look_inside(params, chosen, targets)
+    rows = [np.trim_zeros(chosen.row(i), 'b') for i in range(chosen.count())]
+    labels = [(evaluator.codec.source.pieces(row), evaluator.codec.target.pieces(ids))
+              for row, ids in zip(rows, targets)]
+    folder = workdir / 'figures'
+    drawn = []
+    cross = next((value for name, value in captured.items() if name.endswith('cross_attention')), None)
+    arrays = captured | {f'source_{i}': np.array(s) for i, (s, _) in enumerate(labels)} \
+        | {f'target_{i}': np.array(t) for i, (_, t) in enumerate(labels)}
+    if cross is not None:
+        drawn.append(save(attention_maps(cross, labels), folder / f'attention{suffix}.png', arrays))
+    else:
+        drawn.append(save(state_maps(captured, labels[0][1]), folder / f'states{suffix}.png', arrays))
+    if (workdir / 'metrics.jsonl').exists():
+        drawn.append(draw_learning_curve(workdir / 'metrics.jsonl', folder / 'learning_curve.png'))
+    return drawn
+
+
+def attention_maps(weights_NBHTS: np.ndarray, labels: list[tuple[list[str], list[str]]]) -> Any:
+    """Each layer and head of the first sentence, and each sentence averaged over the heads of the last layer.
+
+    Args:
+      weights_NBHTS: attention on the source of N layers, B sentences, H heads.
+      labels: the pieces of source and target of each sentence.
+    """
+    plt = pyplot()
+    N, B, H = weights_NBHTS.shape[:3]
+    panels = [(f'sentence {b + 1}' + (f', layer {N}, mean of {H} heads' if N * H > 1 else ''),
+               weights_NBHTS[-1, b].mean(0), labels[b]) for b in range(B)]
+    if N * H > 1:
+        panels += [(f'sentence 1, layer {n + 1}, head {h + 1}', weights_NBHTS[n, 0, h], labels[0])
+                   for n in range(N) for h in range(H)]
+    across = min(4, len(panels))
+    down = -(-len(panels) // across)
+    figure, axes = plt.subplots(down, across, figsize=(3.1 * across, 3.1 * down), squeeze=False, layout='constrained')
+    image = None
+    for axis in axes.flat[len(panels):]:
+        axis.axis('off')
+    for axis, (title, weights_TS, (source, target)) in zip(axes.flat, panels):
+        image = axis.imshow(weights_TS[:len(target), :len(source)], vmin=0, vmax=1, cmap='magma_r', aspect='auto')
+        axis.set_xticks(range(len(source)), source, rotation=90, fontsize=6)
+        axis.set_yticks(range(len(target)), target, fontsize=6)
+        axis.set_title(title, fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.6, label='attention weight')
+    return figure
+
+
+def state_maps(captured: dict[str, np.ndarray], target: list[str]) -> Any:
+    """Gates, cells and hidden states of the decoder over the first sentence: units down, target tokens along."""
+    plt = pyplot()
+    shown = {name: value for name, value in captured.items() if name.startswith('decoder') and value.ndim == 3}
+    figure, axes = plt.subplots(len(shown), 1, figsize=(max(5, 0.4 * len(target)), 1.8 * len(shown)), squeeze=False,
+                                layout='constrained')
+    for axis, (name, value_BTD) in zip(axes.flat, shown.items()):
+        image = axis.imshow(value_BTD[0, :len(target)].T, aspect='auto', cmap='RdBu_r', vmin=-1, vmax=1)
+        axis.set_ylabel('unit')
+        axis.set_title(name, fontsize=8)
+        axis.set_xticks(range(len(target)), target, rotation=90, fontsize=6)
+        figure.colorbar(image, ax=axis)
+    return figure
+
+
+def draw_learning_curve(metrics: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
+    """Loss of training and validation, and the validation scores, over steps."""
+    plt = pyplot()
+    records = [json.loads(line) for line in metrics.read_text(encoding='utf-8').splitlines()]
+
+    def series(split: str, name: str) -> np.ndarray:
+        return np.array([(r['step'], r[name]) for r in records if r['split'] == split and name in r]).reshape(-1, 2)
+
+    curves = {f'{split}_{name}': series(split, name) for split in ('train', 'valid') for name in (
+        'nll', 'bleu', 'exact_match')}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout='constrained')
+    for split in ('train', 'valid'):
+        left.plot(*curves[f'{split}_nll'].T, label=split, marker='o' if split == 'valid' else None, markersize=3)
+    left.set(xlabel='step', ylabel='nats a token', title='cross entropy', yscale='log')
+    left.legend(frameon=False)
+    for name in ('bleu', 'exact_match'):
+        right.plot(*curves[f'valid_{name}'].T, marker='o', markersize=3, label=name.replace('_', ' '))
+    right.set(xlabel='step', ylabel='percent', title='validation, greedy', ylim=(0, 101))
+    right.legend(frameon=False)
+    return save(figure, path, curves)
+
+
+def draw_sinusoids(path: pathlib.Path, length: int = 20, width: int = 512) -> pathlib.Path:
+    """The sinusoid table as a picture: positions down, dimensions along, with a colour bar."""
+    from seqjax.layers.positions import sinusoids
+    plt = pyplot()
+    table = sinusoids(length, width)
+    figure, axis = plt.subplots(figsize=(9, 4), layout='constrained')
+    image = axis.pcolormesh(np.arange(width + 1), np.arange(length + 1), table, cmap='RdBu', vmin=-1, vmax=1)
+    axis.set(xlabel='dimension', ylabel='position', xlim=(0, width), ylim=(length, 0),
+             title=f'PE[pos, 2i] = sin(pos / 10000^(2i/{width})), PE[pos, 2i+1] = cos')
+    figure.colorbar(image, ax=axis, label='value')
+    return save(figure, path, {'table': table})

@@ -1,0 +1,1 @@
+"""Blocks. They know arrays, and no task, no data, no flag."""

@@ -1,0 +1,115 @@
+"""Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from seqjax.layers.dropout import Dropout
+
+
+def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """Softmax in float32 over the last axis, where `mask` (broadcast) is True.
+
+    Rows sum to 1 and are exactly 0 where the mask is False; a row with nothing to attend to is all zero, and finite.
+    """
+    # The lowest finite number, not -inf: a wholly masked row would otherwise be NaN, and so would its gradient.
+    lowest = jnp.finfo(jnp.float32).min
+    weights = jax.nn.softmax(jnp.where(mask, scores.astype(jnp.float32), lowest), axis=-1)
+    return jnp.where(mask, weights, 0.0)
+
+
+def dot_product_attention(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array,
+                          mask_BTS: jax.Array, drop=None) -> tuple[jax.Array, jax.Array]:
+    """softmax(Q K^T / sqrt(d_k)) V, equation 1.
+
+    Args:
+      mask_BTS: True where a query may look; broadcast over B and T.
+      drop: a function applied to the weights (dropout), or None.
+
+    Returns:
+      The context (B, T, H, K) in the dtype of `v_BSHK` and the weights (B, H, T, S) in float32, before dropout.
+    """
+    scores_BHTS = jnp.einsum('BTHK,BSHK->BHTS', q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
+    weights_BHTS = masked_softmax(scores_BHTS * q_BTHK.shape[-1] ** -0.5, mask_BTS[:, None])
+    used_BHTS = weights_BHTS if drop is None else drop(weights_BHTS)
+    return jnp.einsum('BHTS,BSHK->BTHK', used_BHTS.astype(v_BSHK.dtype), v_BSHK), weights_BHTS
+
+
+def projection_init(batch_axis: int | tuple[int, ...] = ()) -> nn.initializers.Initializer:
+    """Glorot uniform for a kernel whose last axis is its output; `batch_axis` holds kernels that stand side by side."""
+    return nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform', in_axis=-2 if not batch_axis else 0, out_axis=-1,
+                                            batch_axis=batch_axis)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, section 3.2.2: one fused projection to queries, keys and values, no biases."""
+
+    num_heads: int
+    dropout: float = 0.0
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array, mask_BTS: jax.Array, cache=None) -> tuple[jax.Array, tuple]:
+        """Attends within `x_BTD`, or within a cache after writing `x_BTD` into it.
+
+        Args:
+          mask_BTS: True where a query may look; S is T, or the cache's length.
+          cache: None, or (keys_NBLHK, values_NBLHK, layer, position_B): where this layer's keys and values are, and
+            where each row's next token goes.
+
+        Returns:
+          The output (B, T, D) and the cache's keys and values, updated (None without a cache).
+        """
+        width = x_BTD.shape[-1]
+        kernel_D3D = self.param('query_key_value', projection_init(batch_axis=1), (width, 3, width))
+        projected = x_BTD @ kernel_D3D.reshape(width, 3 * width).astype(self.dtype)
+        q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(
+            projected.reshape(*x_BTD.shape[:2], 3, self.num_heads, width // self.num_heads), 2, 0)
+        if cache is not None:
+            keys_NBLHK, values_NBLHK, layer, position_B = cache
+            rows_B1 = jnp.arange(x_BTD.shape[0])[:, None]
+            where_BT = position_B[:, None] + jnp.arange(x_BTD.shape[1])
+            keys_NBLHK = keys_NBLHK.at[layer, rows_B1, where_BT].set(k_BTHK, mode='drop')
+            values_NBLHK = values_NBLHK.at[layer, rows_B1, where_BT].set(v_BTHK, mode='drop')
+            k_BTHK, v_BTHK, cache = keys_NBLHK[layer], values_NBLHK[layer], (keys_NBLHK, values_NBLHK)
+        context_BTHK, weights_BHTS = dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask_BTS, Dropout(self.dropout))
+        self.sow('intermediates', 'self_attention', weights_BHTS)
+        out_DD = self.param('output', projection_init(), (width, width))
+        return context_BTHK.reshape(x_BTD.shape) @ out_DD.astype(self.dtype), cache
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention on keys and values that were projected once, when the source was encoded."""
+
+    num_heads: int
+    dropout: float = 0.0
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, mask_BS: jax.Array) -> jax.Array:
+        """Attends from `x_BTD` (B, T, D) to the source; returns (B, T, D)."""
+        width = x_BTD.shape[-1]
+        query_DD = self.param('query', projection_init(), (width, width))
+        q_BTHK = (x_BTD @ query_DD.astype(self.dtype)).reshape(*x_BTD.shape[:2], self.num_heads, -1)
+        context_BTHK, weights_BHTS = dot_product_attention(q_BTHK, k_BSHK, v_BSHK, mask_BS[:, None],
+                                                           Dropout(self.dropout))
+        self.sow('intermediates', 'cross_attention', weights_BHTS)
+        out_DD = self.param('output', projection_init(), (width, width))
+        return context_BTHK.reshape(x_BTD.shape) @ out_DD.astype(self.dtype)
+
+
+class MemoryProjection(nn.Module):
+    """Keys and values of the source for the cross-attention of every decoder layer, in one matrix product."""
+
+    num_layers: int
+    num_heads: int
+    dtype: str = 'float32'
+
+    @nn.compact
+    def __call__(self, memory_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns keys and values, each (N, B, S, H, K)."""
+        B, S, width = memory_BSD.shape
+        kernel_DN2D = self.param('key_value', projection_init(batch_axis=(1, 2)), (width, self.num_layers, 2, width))
+        projected = jnp.einsum('BSD,DNPE->PNBSE', memory_BSD, kernel_DN2D.astype(self.dtype))
+        k, v = projected.reshape(2, self.num_layers, B, S, self.num_heads, width // self.num_heads)
+        return k, v

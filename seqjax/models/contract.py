@@ -1,0 +1,61 @@
+"""The decoder contract: what a model offers to tasks and decoders, which know nothing else of it."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from seqjax.options import from_data
+
+BOS = 1
+
+
+class Translator(nn.Module):
+    """A system that maps a source sequence to a target sequence, one target token at a time.
+
+    Subclasses define `encode`, `start` and `decode`; their option fields are the flags `--model.*`. Dropout is on
+    exactly when a 'dropout' key is given to `apply`.
+    """
+
+    source_size: int | None = from_data('source vocabulary, pieces')
+    target_size: int | None = from_data('target vocabulary, pieces')
+    source_length: int | None = from_data('longest source, tokens with EOS')
+
+    def encode(self, source_BS: jax.Array) -> Any:
+        """All that stays constant while decoding, as a pytree: masks, and projected keys and values included."""
+
+    def start(self, memory: Any, max_length: int) -> Any:
+        """The carry before the first token, with room for `max_length` tokens; positions are per row."""
+
+    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
+        """Logits (B, T, V) in float32 for the token after each of `tokens_BT`, and the carry after the last.
+
+        `carry=None` starts from the beginning with no cache. One token at a time with the carry equals all at once.
+        """
+
+    def __call__(self, source_BS: jax.Array, tokens_BT: jax.Array) -> jax.Array:
+        """Teacher-forced logits (B, T, V)."""
+        return self.decode(tokens_BT, self.encode(source_BS))[0]
+
+    def check(self) -> None:
+        """Raises UserError where fields do not fit each other."""
+
+    def partition_rules(self) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+        """(regex on a parameter's path, mesh axis of each trailing dimension); the first match wins."""
+        return (('embedding$', ('tensor', 'fsdp')), ('kernel$', ('fsdp', 'tensor')))
+
+    def capture(self, params: Any, batch: Any) -> dict[str, jax.Array]:
+        """One teacher-forced pass over `batch`, seen from inside.
+
+        Returns {path: array}: attention weights as '.../cross_attention' (N, B, H, T, S) and '.../self_attention',
+        gates, cell and hidden states as (B, T, D), with a leading N where layers are scanned.
+        """
+        tokens_BT = shift_right(batch.target)
+        _, sown = self.apply({'params': params}, batch.source, tokens_BT, mutable=['intermediates'])
+        leaves = jax.tree_util.tree_flatten_with_path(sown.get('intermediates', {}))[0]
+        return {'/'.join(str(key.key) for key in path if hasattr(key, 'key')): leaf for path, leaf in leaves}
+
+
+def shift_right(target_BT: jax.Array) -> jax.Array:
+    """Decoder inputs: BOS, then the target without its last column."""
+    return jax.numpy.pad(target_BT[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)

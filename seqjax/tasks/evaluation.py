@@ -1,0 +1,129 @@
+"""Evaluation and prediction of a translation model: loss, decoding and scores, in batches of few shapes."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seqjax.data.batches import Batches
+from seqjax.data.vocabulary import EOS, Ragged
+from seqjax.decoding.options import Decoding
+from seqjax.decoding.search import search
+from seqjax.errors import UserError
+from seqjax.tasks import scores
+from seqjax.tasks.translation import Codec, Translation
+
+
+class Evaluation(NamedTuple):
+    """The scores of one split and the text behind them."""
+
+    metrics: dict[str, float]
+    signatures: dict[str, str]
+    hypotheses: list[str]
+
+
+class Hypothesis(NamedTuple):
+    """One translation of a sentence, as text and as ids (EOS included), with its length-normalised log probability."""
+
+    text: str
+    score: float
+    ids: np.ndarray
+
+
+class Evaluator:
+    """Scores and predicts with one model; everything it compiles, it compiles once.
+
+    Args:
+      pause: called between batches; may raise to stop early.
+    """
+
+    def __init__(self, task: Translation, model: Any, codec: Codec, placement: Any,
+                 pause: Callable[[], None] = lambda: None):
+        self.task, self.model, self.codec, self.placement, self.pause = task, model, codec, placement, pause
+        self._sums = placement.sums(lambda params, batch: self._all_terms(params, batch))
+
+    def _all_terms(self, params: Any, batch: Any) -> dict:
+        objective, report = self.task.loss(self.model, params, batch, None, 0)
+        return objective | report
+
+    def max_length(self, decoding: Decoding) -> int:
+        """The longest output, in tokens with EOS."""
+        return decoding.max_length or self.codec.max_length
+
+    @functools.cached_property
+    def _searches(self) -> dict:
+        return {}
+
+    def _search(self, decoding: Decoding) -> Callable:
+        if decoding not in self._searches:
+            self._searches[decoding] = self.placement.rows(lambda params, batch: search(
+                self.model, params, batch.source, decoding, self.max_length(decoding), row_B=batch.row))
+        return self._searches[decoding]
+
+    def batches(self, source: Ragged, target: Ragged, decoding: Decoding):
+        """The batches of a split in evaluation order, this process's rows of each on the devices."""
+        self.placement.check_batch('--decoding.batch_size', decoding.batch_size)
+        plan = Batches(source, target, decoding.batch_size, self.codec.all_shapes, seed=None)
+        share = decoding.batch_size // jax.process_count()
+        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        for n in range(plan.batches_per_epoch):
+            self.pause()
+            yield plan.batch(n).row, self.placement.place_batch(plan.batch(n, mine))
+
+    def losses(self, params: Any, source: Ragged, target: Ragged, decoding: Decoding) -> dict[str, float]:
+        """Teacher-forced loss (smoothed as in training), unsmoothed perplexity and accuracy, over every pair."""
+        totals = {}
+        for _, batch in self.batches(source, target, decoding):
+            for name, pair in jax.device_get(self._sums(params, batch)).items():
+                totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
+        means = {name: float(total / count) for name, (total, count) in totals.items()}
+        return means | {'perplexity': float(np.exp(min(means['nll'], 700.0)))}
+
+    def decode(self, params: Any, source: Ragged, decoding: Decoding) -> list[list[Hypothesis]]:
+        """The n best hypotheses of each source, best first, in the order of the sources."""
+        run = self._search(decoding)
+        empty = Ragged.of([[EOS]] * source.count())
+        found: list = [None] * source.count()
+        for rows, batch in self.batches(source, empty, decoding):
+            tokens_BKT, scores_BK, _ = run(params, batch)
+            for row, tokens_KT, scores_K in zip(rows, tokens_BKT, scores_BK):
+                if row >= 0:
+                    found[row] = [Hypothesis(self.codec.target.decode(ids), float(score), np.trim_zeros(ids, 'b'))
+                                  for ids, score in zip(tokens_KT, scores_K)]
+        return found
+
+    def evaluate(self, params: Any, text: tuple[list[str], list[str]], ids: tuple[Ragged, Ragged], decoding: Decoding,
+                 limit: int | None = None) -> Evaluation:
+        """Loss over all pairs, and scores of the decoded text over the first `limit`."""
+        metrics = self.losses(params, *ids, decoding)
+        source = ids[0] if limit is None else ids[0].take(np.arange(min(limit, ids[0].count())))
+        hypotheses = [best[0].text for best in self.decode(params, source, decoding)]
+        values, signatures = scores.summary(hypotheses, text[1][:len(hypotheses)])
+        return Evaluation(metrics | values, signatures, hypotheses)
+
+    def predict(self, params: Any, lines: Sequence[str], decoding: Decoding) -> list[list[Hypothesis]]:
+        """Translations of `lines`. A line that is too long is refused, never cut.
+
+        Raises:
+          UserError: the line's number and its length in tokens.
+        """
+        source = self.codec.source.encode(lines)
+        if source.count() and source.lengths.max() > self.codec.max_length:
+            row = int(source.lengths.argmax())
+            raise UserError(f'line {row + 1} of the input has {source.lengths[row]} tokens with EOS and the model '
+                            f'takes {self.codec.max_length}; shorten or split it (--task.max_length is fixed when '
+                            'training)')
+        found = self.decode(params, source, decoding)
+        # A line of nothing is translated by nothing, whatever a model that never saw one would say.
+        return [best if line.strip() else [Hypothesis('', 0.0, np.array([EOS]))] for line, best in zip(lines, found)]
+
+    def look_inside(self, params: Any, source: Ragged, targets: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """What the model's `capture` returns for these sources and (finished) hypotheses, as numpy."""
+        target = Ragged.of(targets)
+        from seqjax.data.batches import Shape
+        batch = Batches(source, target, source.count(), [Shape(int(source.lengths.max()), int(target.lengths.max()))],
+                        seed=None).batch(0)
+        captured = jax.jit(self.model.capture)(jax.device_get(params), batch)
+        return {name: np.asarray(value) for name, value in captured.items()}

@@ -1,0 +1,128 @@
+"""Translation: from one sequence to another. Vocabularies, loss, and what a corpus must provide."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, Literal
+
+import jax
+
+from seqjax.data.batches import Shape, choose_shapes
+from seqjax.data.vocabulary import BOS, Ragged, Vocabulary
+from seqjax.errors import UserError
+from seqjax.options import option
+from seqjax.tasks.losses import cross_entropy
+
+Text = tuple[list[str], list[str]]  # sources and targets, line by line
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+    """What turns text into batches and back, stored with the run: two vocabularies and the shapes of batches."""
+
+    source: Vocabulary
+    target: Vocabulary
+    shapes: tuple[Shape, ...]  # of training; the last has room for nothing longer than the training split holds
+    max_length: int  # tokens with EOS, either side
+
+    @property
+    def all_shapes(self) -> tuple[Shape, ...]:
+        """The shapes of training, and one that holds everything the task admits."""
+        longest = Shape(self.max_length, self.max_length)
+        return self.shapes if longest in self.shapes else (*self.shapes, longest)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value from which `from_json` makes an equal codec."""
+        return dict(source=json.loads(self.source.to_json()), target=json.loads(self.target.to_json()),
+                    shapes=self.shapes, max_length=self.max_length)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> 'Codec':
+        """The inverse of `to_json`."""
+        return cls(Vocabulary.from_json(json.dumps(value['source'])), Vocabulary.from_json(json.dumps(value['target'])),
+                   tuple(Shape(*shape) for shape in value['shapes']), value['max_length'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The splits of a corpus as text and as ids."""
+
+    text: dict[str, Text]
+    ids: dict[str, tuple[Ragged, Ragged]]
+    codec: Codec
+    sha256: str  # of the text of all splits
+    notes: tuple[str, ...] = ()  # what was left out of the training split, and why
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """A parallel corpus to learn from. Subclasses say where its splits come from (`splits`)."""
+
+    vocabulary: Literal['word', 'char', 'bpe'] = option('word', 'pieces of text: words, characters or byte pairs')
+    vocabulary_size: int | None = option(None, 'most pieces of a vocabulary; none: all (not for bpe)', at_least=5)
+    min_frequency: int = option(1, 'pieces seen less often in training are unknown', at_least=1)
+    joint_vocabulary: bool = option(False, 'one vocabulary for both sides')
+    lowercase: bool = option(False, 'read and write lower case only')
+    max_length: int = option(64, 'longest sentence, tokens with EOS: longer training pairs are left out, longer '
+                                 'input is refused', at_least=2)
+    buckets: int = option(2, 'shapes of batches, each compiled once', at_least=1)
+    label_smoothing: float = option(0.0, 'probability spread evenly over the vocabulary', at_least=0.0, below=1.0)
+    metric: Literal['bleu', 'bleu_lowercase', 'chrf', 'exact_match', 'loss'] = option(
+        'bleu', 'validation score that says which checkpoint is best')
+    valid_sentences: int | None = option(None, 'validation sentences decoded at each evaluation; none: all', at_least=1)
+
+    def splits(self) -> dict[str, Text]:
+        """The text of 'train', 'valid' and 'test', from wherever it comes."""
+        raise TypeError(f'{type(self).__name__} says nothing of where its text comes from')
+
+    def prepare(self, codec: Codec | None = None) -> Data:
+        """Reads the splits; learns vocabularies and shapes on the training split unless a run's `codec` is given.
+
+        Raises:
+          UserError: nothing to train on, or an evaluation sentence longer than max_length (none is ever dropped).
+        """
+        text = self.splits()
+        sha256 = hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
+        notes = []
+        if codec is None:
+            source, target = self.learn(*text['train'])
+        else:
+            source, target = codec.source, codec.target
+        ids = {name: (source.encode(sources), target.encode(targets)) for name, (sources, targets) in text.items()}
+        for name, (sources, targets) in ids.items():
+            longest = [max(s, t) for s, t in zip(sources.lengths, targets.lengths)]
+            if name == 'train':
+                keep = [n <= self.max_length for n in longest]
+                if not all(keep):
+                    notes.append(f'left out {keep.count(False)} of {len(keep)} training pairs, of more than '
+                                 f'--task.max_length={self.max_length} tokens')
+                    ids[name] = tuple(side.take(keep) for side in ids[name])
+                    text[name] = tuple([line for line, k in zip(side, keep) if k] for side in text[name])
+            elif longest and max(longest) > self.max_length:
+                row = longest.index(max(longest))
+                raise UserError(f'pair {row + 1} of the {name} split has {longest[row]} tokens, more than '
+                                f'--task.max_length={self.max_length}; raise it, for evaluation leaves nothing out')
+        if not ids['train'][0].count():
+            raise UserError(f'no pair of the training split fits --task.max_length={self.max_length}; raise it')
+        if codec is None:
+            shapes = choose_shapes(*(side.lengths for side in ids['train']), count=self.buckets)
+            codec = Codec(source, target, shapes, self.max_length)
+        return Data(text, ids, codec, sha256, tuple(notes))
+
+    def learn(self, sources: list[str], targets: list[str]) -> tuple[Vocabulary, Vocabulary]:
+        """Vocabularies of both sides, from the training split alone."""
+        sides = [sources + targets] if self.joint_vocabulary else [sources, targets]
+        learned = [Vocabulary.learn(side, self.vocabulary, self.vocabulary_size, self.min_frequency, self.lowercase)
+                   for side in sides]
+        return learned[0], learned[-1]
+
+    def sizes(self, codec: Codec) -> dict[str, int]:
+        """The fields of a model that only the data tells."""
+        return dict(source_size=codec.source.size, target_size=codec.target.size, source_length=codec.max_length)
+
+    def loss(self, model: Any, params: Any, batch: Any, rng: jax.Array | None, step: Any) -> tuple[dict, dict]:
+        """Teacher-forced cross entropy: what is optimised, and what is only reported, as {term: (sum, count)}."""
+        tokens_BT = jax.numpy.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
+        rngs = None if rng is None else {'dropout': rng}
+        logits_BTV = model.apply({'params': params}, batch.source, tokens_BT, rngs=rngs)
+        return cross_entropy(logits_BTV, batch.target, batch.weight, self.label_smoothing)

@@ -1,0 +1,1 @@
+"""Step, optimizer, parallel, checkpoint, metrics, progress. They know no task and no model."""

@@ -1,0 +1,168 @@
+"""The loop that every learner runs in: evaluate, save, take the next batch, step, write; in that order.
+
+Evaluate before saving, so that a checkpoint knows its score and is kept if it is the best. Save before taking a batch,
+so that what is on disk is a state between steps. Write last, about the step before: the host never waits for the
+device.
+"""
+
+import dataclasses
+import math
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from seqjax.errors import UserError
+from seqjax.training.checkpoint import Checkpoints
+from seqjax.training.metrics import Totals
+
+
+class Interrupted(Exception):
+    """A signal asked the run to end; what there was is saved. `status` is the exit code, 128 + the signal's number."""
+
+    def __init__(self, signum: int):
+        self.status = 128 + signum
+        super().__init__(f'stopped by {signal.Signals(signum).name}')
+
+
+class Stop:
+    """Remembers SIGTERM and SIGINT until the loop is between two steps or two evaluation batches."""
+
+    def __init__(self):
+        self.signum: int | None = None
+
+    def __enter__(self):
+        self._before = {s: signal.signal(s, self._remember) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception):
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _remember(self, signum, frame):
+        if self.signum == signal.SIGINT == signum:  # asked twice at the keyboard: at once
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def check(self) -> None:
+        """Raises Interrupted if a signal has come."""
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rhythm:
+    """How long the loop runs and how often it evaluates, saves and writes, in steps."""
+
+    steps: int
+    evaluate_every: int
+    checkpoint_every: int
+    log_every: int
+    patience: int | None = None  # evaluations without improvement
+
+
+@dataclasses.dataclass
+class History:
+    """What the loop must remember to go on as if it had never stopped; saved with each checkpoint."""
+
+    evaluated: int = 0  # the step of the last evaluation that was finished
+    best_score: float | None = None
+    waited: int = 0  # evaluations since the best
+    totals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # since the last record
+    seconds: float = 0.0  # of training, before this process
+
+    def saw(self, step: int, score: float) -> bool:
+        """Takes in an evaluation's score (higher is better); whether it is the best yet."""
+        better = self.best_score is None or score > self.best_score
+        self.evaluated, self.waited = step, 0 if better else self.waited + 1
+        self.best_score = score if better else self.best_score
+        return better
+
+
+def fit(state: Any, step_fn: Callable, batches: Callable[[int], Iterator], rhythm: Rhythm, history: History,
+        evaluate: Callable[[Any, int], tuple[dict, float]], checkpoints: Checkpoints, write: Callable[[dict], None],
+        progress: Any, stop: Stop, work: str = 'nll', trace: str | None = None) -> Any:
+    """Runs a learner from `state` to the last step, or until evaluations no longer improve.
+
+    Args:
+      state: with fields `step` and `params`.
+      step_fn: (state, batch on the devices) -> (state, sums); uses the old state up.
+      batches: first batch's number -> batches on the devices, in order.
+      evaluate: (state, step) -> (metrics, score, higher is better).
+      write: takes the records of metrics.
+      progress: shows step, loss and speed.
+      work: the term whose count is a step's work, in tokens.
+      trace: folder for a profile of ten steps.
+
+    Returns:
+      The last state.
+
+    Raises:
+      Interrupted: SIGTERM or SIGINT came, and the state has been saved.
+      UserError: a loss or gradient is not finite; the step and the last good checkpoint are named.
+    """
+    n, start = int(state.step), int(state.step)
+    stream = batches(n)
+    pending = None
+    totals = Totals(history.totals)
+
+    def drain() -> None:
+        """Brings the metrics of the last step home."""
+        nonlocal pending
+        if pending is None:
+            return
+        step, sums = pending
+        pending, sums = None, jax.device_get(sums)
+        broken = [name for name, (total, _) in sums.items() if not math.isfinite(total)]
+        if broken:
+            checkpoints.wait()
+            kept = checkpoints.steps()
+            last = f'the last good checkpoint is step {max(kept)}' if kept else 'there is no checkpoint yet'
+            raise UserError(f'{broken[0]} is {sums[broken[0]][0]} at step {step}; {last}; lower '
+                            '--optimizer.learning_rate or set --optimizer.clip_norm, and start again in a new '
+                            '--workdir')
+        totals.add(sums)
+        progress.advance(step, sums, work)
+        if step % rhythm.log_every == 0 or step == rhythm.steps:
+            write({'step': step, 'split': 'train', **totals.means(), 'time': progress.clock()})
+            totals.clear()
+
+    def save(score: float | None = None) -> None:
+        drain()
+        seconds = history.seconds + progress.clock()['seconds']
+        checkpoints.save(n, state, dataclasses.asdict(history) | {'totals': totals.sums(), 'seconds': seconds}, score)
+
+    while True:
+        improved, score = False, None
+        finished = n >= rhythm.steps
+        due = n > 0 and (n % rhythm.evaluate_every == 0 or finished)
+        if due and history.evaluated != n:
+            drain()
+            try:
+                metrics, score = evaluate(state, n)
+            except Interrupted:
+                save()
+                raise
+            improved = history.saw(n, score)
+            write({'step': n, 'split': 'valid', **metrics, 'time': progress.clock()})
+        finished = finished or (rhythm.patience is not None and history.waited >= rhythm.patience)
+        interrupted = stop.signum is not None
+        if (n > start or due) and (finished or improved or interrupted or n % rhythm.checkpoint_every == 0):
+            save(score)
+        if interrupted:
+            stop.check()
+        if finished:
+            return state
+        if trace is not None and n - start == 10:
+            jax.profiler.start_trace(trace)
+        batch = next(stream)
+        state, sums = step_fn(state, batch)
+        n += 1
+        drain()
+        pending = (n, sums)
+        if trace is not None and n - start == 20:
+            jax.block_until_ready(sums)
+            jax.profiler.stop_trace()
+
+
