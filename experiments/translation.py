@@ -11,34 +11,49 @@ __all__ = ['multi30k', 'numerals', 'parallel', 'reverse', 'tfds']
 
 def numerals(model: str = 'transformer') -> Experiment:
     """English number words to French ones: real language, nothing to download."""
-    size = dict(hidden_size=128, num_layers=2, dropout=0.0)
     if model == 'transformer':
-        size |= dict(num_heads=4, feedforward_size=512)
+        size = dict(num_layers=2, hidden_size=128, num_heads=4, feedforward_size=512, dropout=0.0)
+    else:
+        size = dict(num_layers=1 if model == 'bahdanau' else 2, hidden_size=128, dropout=0.0)
     return Experiment(
-        task=Numerals(max_length=32, buckets=2, metric='exact_match'),
+        task=Numerals(max_length=32, metric='exact_match'),
         model=load('model', model)(**size),
         optimizer=Optimizer(learning_rate=2e-3, schedule='inverse_sqrt', warmup_steps=200, clip_norm=1.0),
-        training=Training(steps=1500, batch_size=64, evaluate_every=500, checkpoint_every=500))
+        training=Training(steps=800, batch_size=64, evaluate_every=200, checkpoint_every=400))
 
 
 def reverse(model: str = 'luong') -> Experiment:
-    """Lists of integers backwards (joeynmt's rnn_reverse)."""
-    return Experiment(
-        task=Reverse(max_length=32, buckets=3, metric='bleu'),
-        model=load('model', model)(hidden_size=64),
-        optimizer=Optimizer(learning_rate=1e-3, clip_norm=1.0),
-        training=Training(steps=7000, batch_size=10, evaluate_every=1000, checkpoint_every=1000))
+    """Lists of integers backwards, tested on longer ones; for luong, joeynmt's rnn_reverse recipe."""
+    if model == 'transformer':
+        size = dict(num_layers=2, hidden_size=128, num_heads=4, feedforward_size=512, dropout=0.0)
+        optimizer = Optimizer(learning_rate=1e-3, schedule='inverse_sqrt', warmup_steps=500, clip_norm=1.0)
+        training = Training(steps=6000, batch_size=64, evaluate_every=1000, checkpoint_every=1000)
+    else:
+        size = dict(num_layers=1, hidden_size=64, embedding_size=16, dropout=0.1)
+        if model == 'luong':
+            size |= dict(bidirectional=True)
+        optimizer = Optimizer(name='adamw', learning_rate=1e-3, clip_norm=1.0)
+        training = Training(steps=7000, batch_size=10, evaluate_every=1000, checkpoint_every=1000)
+    return Experiment(task=Reverse(max_length=32, buckets=3, metric='bleu'), model=load('model', model)(**size),
+                      optimizer=optimizer, training=training)
 
 
 def multi30k(model: str = 'transformer') -> Experiment:
     """Multi30k German to English (Elliott et al. 2016), from a folder of the published files."""
+    if model == 'transformer':
+        size = dict(num_layers=3, hidden_size=256, num_heads=8, feedforward_size=1024, dropout=0.15, tie='all')
+        optimizer = Optimizer(learning_rate=1.6e-3, beta2=0.98, schedule='inverse_sqrt', warmup_steps=400,
+                              clip_norm=1.0)
+    else:
+        size = dict(num_layers=1 if model == 'bahdanau' else 2, hidden_size=256, embedding_size=256, dropout=0.3)
+        optimizer = Optimizer(learning_rate=2e-3, schedule='inverse_sqrt', warmup_steps=400, clip_norm=1.0)
     return Experiment(
         task=Parallel(source='de', target='en', train='train', valid='val', test='test_2016_flickr', vocabulary='bpe',
                       vocabulary_size=8000, joint_vocabulary=True, lowercase=True, max_length=80, buckets=4,
                       label_smoothing=0.1, metric='bleu_lowercase'),
-        model=load('model', model)(hidden_size=256, dropout=0.15),
-        optimizer=Optimizer(learning_rate=1.6e-3, beta2=0.98, schedule='inverse_sqrt', warmup_steps=800, clip_norm=1.0),
-        training=Training(steps=None, epochs=10, batch_size=128, checkpoint_every=227))
+        model=load('model', model)(**size),
+        optimizer=optimizer,
+        training=Training(steps=None, epochs=10, batch_size=128, checkpoint_every=200))
 
 
 def parallel(model: str = 'transformer') -> Experiment:

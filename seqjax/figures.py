@@ -2,11 +2,15 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from seqjax import files
+
+SHOWN = 5  # translations that are drawn
 
 
 def pyplot() -> Any:
@@ -29,12 +33,15 @@ def save(figure: Any, path: pathlib.Path, arrays: dict[str, Any]) -> pathlib.Pat
     return path
 
 
-def draw_run(workdir: pathlib.Path, evaluator: Any, params: Any, source: Any, decoding: Any, count: int,
+def draw_run(workdir: pathlib.Path, evaluator: Any, params: Any, source: Any, hypotheses: Sequence[Any],
              suffix: str = '') -> list[pathlib.Path]:
-    """Draws what `count` translations look like from inside, and the learning curve. Returns the pictures' paths."""
-    chosen = source.take(np.arange(min(count, source.count())))
-    targets = [best[0].ids for best in evaluator.decode(params, chosen, decoding)]
-    captured = evaluator.look_inside(params, chosen, targets)
+    """Draws what the first translations look like from inside, and the learning curve; returns the pictures' paths."""
+    shown = [hypothesis for hypothesis in hypotheses[:SHOWN] if len(hypothesis.ids)]
+    chosen = source.take(np.array([i for i, hypothesis in enumerate(hypotheses[:SHOWN]) if len(hypothesis.ids)], int))
+    captured = evaluator.look_inside(params, chosen, shown) if shown else {}
+    if jax.process_index() or not shown:  # of several processes, one draws
+        return []
+    targets = [hypothesis.ids for hypothesis in shown]
     rows = [np.trim_zeros(chosen.row(i), 'b') for i in range(chosen.count())]
     labels = [(evaluator.codec.source.pieces(row), evaluator.codec.target.pieces(ids))
               for row, ids in zip(rows, targets)]

@@ -191,7 +191,7 @@ def revisit(argv: list[str], launch: Launch) -> int:
         return changed
 
     if launch.mode == 'evaluate':
-        from seqjax.run import evaluate
+        from seqjax.reuse import evaluate
         evaluate(workdir, change)
         return 0
     return translate(workdir, launch, change)
@@ -201,7 +201,7 @@ def translate(workdir: pathlib.Path, launch: Launch, change: Callable) -> int:
     """Predicts: one line in, one line out."""
     from seqjax import files
     from seqjax.data.parallel import read_lines
-    from seqjax.run import predict
+    from seqjax.reuse import predict
     text = ''.join(f'{line}\n' for line in predict(workdir, read_lines(launch.input), change))
     if launch.output == '-':
         sys.stdout.write(text)

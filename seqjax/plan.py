@@ -8,7 +8,7 @@ import numpy as np
 from seqjax.data.vocabulary import PAD
 from seqjax.experiment import Experiment, flat
 from seqjax.options import unparse
-from seqjax.run import abstract, plan_batches, prepare
+from seqjax.prepared import plan_batches, prepare
 from seqjax.training import flops
 
 
@@ -20,8 +20,10 @@ def plan(experiment: Experiment, say: Callable[[str], None] = print) -> dict[str
     """
     data = experiment.task.prepare()
     batches = plan_batches(experiment, data)
-    ready = prepare(experiment, data.codec, batches.batches_per_epoch)
-    state, placement = abstract(ready), ready.placement
+    ready = prepare(experiment, data.codec)
+    steps = experiment.training.total_steps(batches.batches_per_epoch)
+    learner, placement = ready.learner(steps), ready.placement
+    state = ready.abstract_state(learner)
     for name, value in flat(ready.experiment).items():
         say(f'--{name}={unparse(value)}')
     say(f'\n{placement.describe()}')
@@ -30,7 +32,7 @@ def plan(experiment: Experiment, say: Callable[[str], None] = print) -> dict[str
     say('vocabularies: {} source and {} target pieces; shapes (source x target tokens): {}'.format(
         data.codec.source.size, data.codec.target.size, ', '.join(f'{s}x{t}' for s, t in data.codec.shapes)))
     say(f'{data.ids["train"][0].count():,} training pairs, {batches.batches_per_epoch:,} batches an epoch, '
-        f'{ready.steps:,} steps\n')
+        f'{steps:,} steps\n')
 
     def held(leaf: jax.ShapeDtypeStruct) -> int:
         """Bytes of a leaf on one device."""
@@ -46,8 +48,8 @@ def plan(experiment: Experiment, say: Callable[[str], None] = print) -> dict[str
               'state_bytes': sum(held(leaf) for leaf in jax.tree.leaves(state))}
     largest = max(range(batches.batches_per_epoch), key=lambda n: sum(batches.shape(n)))
     batch = batches.batch(largest)
-    counts['flops'] = flops.count(ready.learner.step, state, batch)
-    step = placement.step(ready.learner.step)
+    counts['flops'] = flops.count(learner.step, state, batch)
+    step = placement.step(learner.step)
     analysis = placement.lower(step, state, batch).compile().memory_analysis()
     counts['peak_bytes'] = (analysis.argument_size_in_bytes + analysis.output_size_in_bytes
                             + analysis.temp_size_in_bytes - analysis.alias_size_in_bytes)

@@ -99,7 +99,7 @@ def events(directory):
 
 def expected(*steps):
     return [pair for step in steps for pair in ((step, 'train/nll', np.float32(step / 7)),
-                                                (step, 'time/seconds', np.float32(step * 1.5)))]
+                                                (step, 'train/time/seconds', np.float32(step * 1.5)))]
 
 
 @pytest.mark.parametrize('torn', [b'', b'\x10', b'\x18\x00\x00\x00\x00\x00\x00\x00\x01\x02\x03\x04abc'])
@@ -126,3 +126,18 @@ def test_frames_stop_at_damage(tmp_path):
     frame += masked(frame) + b'abc' + masked(b'abc')
     assert list(_frames(frame * 2)) == [(frame, b'abc')] * 2
     assert list(_frames(frame + frame.replace(b'abc', b'abd') + frame)) == [(frame, b'abc')]
+
+
+def test_an_evaluation_that_the_checkpoint_does_not_know_is_taken_back(tmp_path):
+    """Killed after evaluating at 20 and saving, or before: the state is that of step 20 either way."""
+    both = [*records(10, 20), *({**record, 'split': 'valid'} for record in records(10, 20))]
+    for evaluated, left in ((None, both), (20, both), (10, both[:3])):
+        json_lines, board = JsonLines(tmp_path / f'{evaluated}.jsonl'), TensorBoard(tmp_path / str(evaluated))
+        board.directory.mkdir()
+        for writer in (json_lines, board):
+            for record in both:
+                writer.write(record)
+            writer.cut(20, evaluated)
+        assert [json.loads(line) for line in json_lines.path.read_text().splitlines()] == left
+        assert sorted({(step, name.split('/')[0]) for step, name, _ in events(board.directory)[0]}) == sorted(
+            (record['step'], record['split']) for record in left)

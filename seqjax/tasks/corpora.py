@@ -42,6 +42,11 @@ class Reverse(Translation):
         return reverse.splits(self.train_size, self.valid_size, self.test_size, self.highest, self.train_length,
                               self.test_length, self.data_seed)
 
+    def groups(self, sources: list[str]) -> dict[str, list[int]]:
+        """Lists of the lengths seen in training, and longer ones."""
+        within = [len(source.split()) <= self.train_length for source in sources]
+        return {'within': [i for i, w in enumerate(within) if w], 'beyond': [i for i, w in enumerate(within) if not w]}
+
 
 @dataclasses.dataclass(frozen=True)
 class Parallel(Translation):

@@ -1,13 +1,15 @@
 """Evaluation and prediction of a translation model: loss, decoding and scores, in batches of few shapes."""
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from seqjax.data.batches import Batches
+from seqjax.data.batches import Batches, Shape
 from seqjax.data.vocabulary import EOS, Ragged
 from seqjax.decoding.options import Decoding
 from seqjax.decoding.search import search
@@ -16,20 +18,34 @@ from seqjax.tasks import scores
 from seqjax.tasks.translation import Codec, Translation
 
 
-class Evaluation(NamedTuple):
-    """The scores of one split and the text behind them."""
-
-    metrics: dict[str, float]
-    signatures: dict[str, str]
-    hypotheses: list[str]
-
-
 class Hypothesis(NamedTuple):
     """One translation of a sentence, as text and as ids (EOS included), with its length-normalised log probability."""
 
     text: str
     score: float
     ids: np.ndarray
+
+
+class Evaluation(NamedTuple):
+    """The scores of one split, and the translations behind them."""
+
+    metrics: dict[str, float]
+    signatures: dict[str, str]
+    hypotheses: list[Hypothesis]
+
+    def table(self) -> str:
+        """A score a line, with its signature."""
+        return '\n'.join(f'{name:<20} {value:8.3f}   {self.signatures.get(name, "")}'.rstrip()
+                         for name, value in self.metrics.items())
+
+    def text(self) -> str:
+        """The translations, one a line."""
+        return ''.join(f'{one_line(hypothesis.text)}\n' for hypothesis in self.hypotheses)
+
+
+def one_line(text: str) -> str:
+    """`text` with what would end a line, or a field of one, made a space: byte pairs can spell any character."""
+    return re.sub('[\\n\\r\\t]', ' ', text)
 
 
 class Evaluator:
@@ -99,9 +115,14 @@ class Evaluator:
         """Loss over all pairs, and scores of the decoded text over the first `limit`."""
         metrics = self.losses(params, *ids, decoding)
         source = ids[0] if limit is None else ids[0].take(np.arange(min(limit, ids[0].count())))
-        hypotheses = [best[0].text for best in self.decode(params, source, decoding)]
-        values, signatures = scores.summary(hypotheses, text[1][:len(hypotheses)])
-        return Evaluation(metrics | values, signatures, hypotheses)
+        best = [hypotheses[0] for hypotheses in self.decode(params, source, decoding)]
+        lines, references = [hypothesis.text for hypothesis in best], text[1][:len(best)]
+        values, signatures = scores.summary(lines, references)
+        for group, rows in self.task.groups(text[0][:len(best)]).items():
+            if rows:
+                values[f'exact_match_{group}'] = scores.exact_match([lines[i] for i in rows],
+                                                                    [references[i] for i in rows]).value
+        return Evaluation(metrics | values, signatures, best)
 
     def predict(self, params: Any, lines: Sequence[str], decoding: Decoding) -> list[list[Hypothesis]]:
         """Translations of `lines`. A line that is too long is refused, never cut.
@@ -119,11 +140,12 @@ class Evaluator:
         # A line of nothing is translated by nothing, whatever a model that never saw one would say.
         return [best if line.strip() else [Hypothesis('', 0.0, np.array([EOS]))] for line, best in zip(lines, found)]
 
-    def look_inside(self, params: Any, source: Ragged, targets: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """What the model's `capture` returns for these sources and (finished) hypotheses, as numpy."""
-        target = Ragged.of(targets)
-        from seqjax.data.batches import Shape
-        batch = Batches(source, target, source.count(), [Shape(int(source.lengths.max()), int(target.lengths.max()))],
-                        seed=None).batch(0)
+    def look_inside(self, params: Any, source: Ragged, hypotheses: Sequence[Hypothesis]) -> dict[str, np.ndarray]:
+        """What the model's `capture` returns for these sources and finished hypotheses, as numpy."""
+        target = Ragged.of([hypothesis.ids for hypothesis in hypotheses])
+        shape = Shape(int(source.lengths.max()), int(target.lengths.max()))
+        batch = Batches(source, target, source.count(), [shape], seed=None).batch(0)
+        if jax.process_count() > 1:
+            params = multihost_utils.process_allgather(params, tiled=True)
         captured = jax.jit(self.model.capture)(jax.device_get(params), batch)
         return {name: np.asarray(value) for name, value in captured.items()}

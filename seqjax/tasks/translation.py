@@ -75,6 +75,10 @@ class Translation:
         """The text of 'train', 'valid' and 'test', from wherever it comes."""
         raise TypeError(f'{type(self).__name__} says nothing of where its text comes from')
 
+    def groups(self, sources: list[str]) -> dict[str, list[int]]:
+        """Subsets of an evaluation split that are scored apart as well, by name; none unless a task says so."""
+        return {}
+
     def prepare(self, codec: Codec | None = None) -> Data:
         """Reads the splits; learns vocabularies and shapes on the training split unless a run's `codec` is given.
 

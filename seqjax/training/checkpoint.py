@@ -87,7 +87,8 @@ class Checkpoints:
         return self._manager.best_step() if self.steps() else None
 
     def save(self, step: int, state: Any, host: dict, score: float | None = None) -> None:
-        """Saves in the background; `state` may be donated as soon as this returns. A step is saved once.
+        """Saves in the background; `state` may be donated as soon as this returns. A step is saved once, and
+        once more where its score came later.
 
         Args:
           step: of the state.
@@ -100,14 +101,18 @@ class Checkpoints:
         """
         if not self._written:
             self._clean()
+        scored = score is not None and math.isfinite(score)
         if step in self.steps():
-            return
+            if not scored or self._manager.metrics(step):
+                return
+            # A signal during the evaluation of this step saved it without its score, which decides what is best.
+            self.wait()
+            self._manager.delete(step)
         leaves = paths(state)
         manifest = {path: [str(leaf.dtype), list(leaf.shape), sha] for (path, leaf), sha
                     in zip(leaves.items(), digests(state).values())}
         record = {'host': host, 'state': manifest}
-        scored = score is not None and math.isfinite(score)
-        with self._explain(step):
+        with self._explain():
             # Nested dictionaries only: the file does not depend on the classes that the optimizer keeps its state in.
             self._manager.save(step, force=True, metrics={'score': float(score)} if scored else None,
                                args=ocp.args.Composite(state=ocp.args.PyTreeSave(_nested(leaves)),
@@ -170,14 +175,14 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when the last save is on disk. Raises UserError if the disk is full."""
         if '_manager' in self.__dict__:
-            with self._explain(None):
+            with self._explain():
                 self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and ends the background threads."""
-        self.wait()
         if '_manager' in self.__dict__:
-            self._manager.close()
+            with self._explain():
+                self._manager.close()
 
     def _scheduled(self, step: int) -> bool:
         """Whether a step is on the schedule: where a killed run happened to stop is not."""
@@ -234,7 +239,7 @@ class Checkpoints:
         self._written = True
 
     @contextlib.contextmanager
-    def _explain(self, step: int | None) -> Iterator[None]:
+    def _explain(self) -> Iterator[None]:
         """Turns a full disk, however orbax wraps it, into a UserError that names the last step that is safe."""
         try:
             yield
@@ -243,9 +248,8 @@ class Checkpoints:
                 raise
             # The manager counts a step from when its save begins: only what is on disk is safe.
             safe = [info.step for info in ocp.path.step.standard_name_format().find_all(self.directory)]
-            last = f'the last good checkpoint is that of step {max(safe)}' if safe else 'there is none before it'
-            what = f'the checkpoint of step {step}' if step is not None else 'the last checkpoint'
-            raise UserError(f'no space left on the disk of {self.directory} for {what}; {last}; '
+            last = f'the last good one is that of step {max(safe)}' if safe else 'there is none yet'
+            raise UserError(f'no space left for a checkpoint on the disk of {self.directory}; {last}; '
                             'free some space and start again to resume') from error
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 
 def count(fn: Callable, *args: Any) -> int:
@@ -13,12 +14,13 @@ def count(fn: Callable, *args: Any) -> int:
 
     The body of a scan counts once for each of its steps, a branch counts if it is the largest, and the body of a while
     loop, whose length nobody knows, once. What rematerialisation computes again is counted again: for a model's useful
-    FLOPs, count it without. Element-wise work is not counted.
+    FLOPs, count it without. Work whose result nobody uses is not counted, as XLA drops it; nor is element-wise work.
 
     Args:
       args: arrays, or jax.ShapeDtypeStructs in their place; nothing is computed.
     """
-    return _jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    return _jaxpr(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 def _jaxpr(jaxpr: core.Jaxpr) -> int:

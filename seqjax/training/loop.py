@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from seqjax.errors import UserError
 from seqjax.training.checkpoint import Checkpoints
@@ -44,6 +45,12 @@ class Stop:
         if self.signum == signal.SIGINT == signum:  # asked twice at the keyboard: at once
             raise KeyboardInterrupt
         self.signum = signum
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after `step`. Several processes agree on the step: jax passes SIGTERM on among them."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self.signum = signal.SIGTERM
+        return self.signum is not None
 
     def check(self) -> None:
         """Raises Interrupted if a signal has come."""
@@ -147,7 +154,7 @@ def fit(state: Any, step_fn: Callable, batches: Callable[[int], Iterator], rhyth
             improved = history.saw(n, score)
             write({'step': n, 'split': 'valid', **metrics, 'time': progress.clock()})
         finished = finished or (rhythm.patience is not None and history.waited >= rhythm.patience)
-        interrupted = stop.signum is not None
+        interrupted = stop.requested(n)
         if (n > start or due) and (finished or improved or interrupted or n % rhythm.checkpoint_every == 0):
             save(score)
         if interrupted:

@@ -42,6 +42,9 @@ class Totals:
 class Writer(Protocol):
     """What the loop knows of a place where records go."""
 
+    def cut(self, step: int, evaluated: int | None = None) -> None:
+        """Takes back the records after `step`, and those of evaluations after `evaluated`."""
+
     def write(self, record: dict) -> None:
         """Takes one record."""
 
@@ -59,8 +62,13 @@ class JsonLines:
         self.path = pathlib.Path(path)
         self._file = None
 
-    def cut(self, step: int) -> None:
-        """Takes back the records after `step`, and a last line torn by a kill. The file is replaced whole."""
+    def cut(self, step: int, evaluated: int | None = None) -> None:
+        """Takes back what a run that goes on after `step` writes again, and a last line torn by a kill.
+
+        That is every record after `step`, and those of evaluations after `evaluated` (`step` if None), the last that
+        the checkpoint knows. The file is replaced whole.
+        """
+        evaluated = step if evaluated is None else evaluated
         self.close()
         if not self.path.exists():
             return
@@ -73,7 +81,7 @@ class JsonLines:
                 if number + 1 < len(lines):
                     raise
                 whole = False
-            if whole and record['step'] <= step:
+            if whole and record['step'] <= (step if record['split'] == 'train' else evaluated):
                 kept.append(line)
         _replace(self.path, b''.join(kept))
 
@@ -99,7 +107,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """The same records as TensorBoard scalars named 'split/name', clock values as 'time/name'.
+    """The same records as TensorBoard scalars named 'split/name', clock values as 'split/time/name'.
 
     With tensorboardX's messages and checksums, but not with its writer, whose thread may still hold what was flushed.
     """
@@ -108,15 +116,16 @@ class TensorBoard:
         self.directory = pathlib.Path(directory)
         self._file = None
 
-    def cut(self, step: int) -> None:
-        """Takes back the events after `step`: each file is replaced by one without them, or removed if none is left."""
+    def cut(self, step: int, evaluated: int | None = None) -> None:
+        """Takes back the same events: each file is replaced by one without them, or removed if none is left."""
         from tensorboardX.proto.event_pb2 import Event
+        evaluated = step if evaluated is None else evaluated
         self.close()
         for path in sorted(self.directory.glob('events.out.tfevents.*')):
             kept, values = [], 0
             for frame, data in _frames(path.read_bytes()):
                 event = Event.FromString(data)
-                if not event.HasField('summary') or event.step <= step:
+                if not event.HasField('summary') or event.step <= (step if _of_training(event) else evaluated):
                     kept.append(frame)
                     values += event.HasField('summary')
             if values:
@@ -161,7 +170,7 @@ class WandB:
             raise UserError('wandb is not installed; pip install wandb, or leave the project empty') from error
         self._run = wandb.init(project=project, id=run, config=config, resume='allow')
 
-    def cut(self, step: int) -> None:
+    def cut(self, step: int, evaluated: int | None = None) -> None:
         """What was sent cannot be taken back: the service keeps the first record of a step."""
 
     def write(self, record: dict) -> None:
@@ -176,10 +185,15 @@ class WandB:
         self._run.finish()
 
 
+def _of_training(event: Any) -> bool:
+    """Whether an event belongs to a record of the training split: its split is named first."""
+    return all(value.tag.startswith('train/') for value in event.summary.value)
+
+
 def _scalars(record: dict) -> Iterator[tuple[str, float]]:
     for name, value in record.items():
         if name == 'time':
-            yield from ((f'time/{key}', clock) for key, clock in value.items())
+            yield from ((f'{record["split"]}/time/{key}', clock) for key, clock in value.items())
         elif name not in ('step', 'split') and isinstance(value, int | float):
             yield f'{record["split"]}/{name}', value
 

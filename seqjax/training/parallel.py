@@ -157,6 +157,17 @@ class Placement:
 
         return self._compile(update, place, donate=True)
 
+    def lower(self, compiled: Callable, state: Any, batch: Any) -> jax.stages.Lowered:
+        """Lowers what `step` or `sums` returned for a state's shapes, with shardings, and for all rows of a batch.
+
+        Nothing is computed: `.compile().memory_analysis()` says what a step will need.
+        """
+        def shape(x: Any) -> jax.ShapeDtypeStruct:
+            split = (self.batch_shards, x.shape[0] // self.batch_shards) if self.mode == 'pmap' else x.shape[:1]
+            return jax.ShapeDtypeStruct((*split, *x.shape[1:]), x.dtype, sharding=self._split)
+
+        return compiled.lower(state, jax.tree.map(shape, batch))
+
     def sums(self, fn: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Compiles fn(params, batch) -> sums, totalled over the replicas."""
         def total(params: Any, batch: Any) -> Any:
@@ -197,7 +208,11 @@ class Placement:
             return jax.jit(jax.shard_map(fn, mesh=self.mesh, in_specs=(P(), P('data')) + (P(),) * rest,
                                          out_specs=P('data') if rows else P(), check_vma=False), donate_argnums=donated)
 
-        return lambda *args: mapped(len(args))(*args)
+        def run(*args: Any) -> Any:
+            return mapped(len(args))(*args)
+
+        run.lower = lambda *args: mapped(len(args)).lower(*args)
+        return run
 
 
 def names(path: tuple) -> str:

@@ -1,0 +1,88 @@
+"""An experiment made ready: sizes filled in, devices chosen; and the parameters that a run ends with."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqjax.data.batches import Batches
+from seqjax.errors import UserError
+from seqjax.experiment import Experiment
+from seqjax.tasks.translation import Codec, Data
+from seqjax.training.checkpoint import Checkpoints
+from seqjax.training.parallel import Placement
+from seqjax.training.step import GradientDescent, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An experiment whose model knows its sizes, and the devices that it runs on."""
+
+    experiment: Experiment
+    placement: Placement
+
+    def initialise(self, rng: jax.Array) -> Any:
+        """Fresh parameters, whose shapes depend on no batch."""
+        tokens = np.ones((1, 2), np.int32)
+        return self.experiment.model.init(rng, tokens, tokens)['params']
+
+    def learner(self, steps: int) -> GradientDescent:
+        """What learns, over `steps` updates."""
+        task, training = self.experiment.task, self.experiment.training
+        optimizer, schedule = self.experiment.optimizer.build(steps)
+        return GradientDescent(self.initialise, functools.partial(task.loss, self.experiment.model), optimizer,
+                               schedule, training.seed, training.accumulate)
+
+    def abstract_params(self) -> Any:
+        """The parameters' shapes and shardings, without a value."""
+        return self.placement.abstract(jax.eval_shape(self.initialise, jax.random.key(0)))
+
+    def abstract_state(self, learner: GradientDescent) -> State:
+        """The same of the whole state."""
+        return self.placement.abstract(jax.eval_shape(learner.init, jax.random.key(0)))
+
+
+def prepare(experiment: Experiment, codec: Codec) -> Prepared:
+    """Fills in what the data tells and chooses the devices. Touches no parameter.
+
+    Raises:
+      UserError: sizes that do not fit each other, or batches that do not split over the devices.
+    """
+    experiment = experiment.sized(**experiment.task.sizes(codec))
+    training = experiment.training
+    placement = Placement(training.parallel, training.mesh, experiment.model.partition_rules())
+    placement.check_batch('--training.batch_size', training.batch_size, training.accumulate)
+    placement.check_batch('--decoding.batch_size', experiment.decoding.batch_size)
+    return Prepared(experiment, placement)
+
+
+def plan_batches(experiment: Experiment, data: Data) -> Batches:
+    """The training batches: number n is a pure function of the seed and n."""
+    return Batches(*data.ids['train'], experiment.training.batch_size, data.codec.shapes, experiment.training.seed)
+
+
+def checkpoints_of(workdir: pathlib.Path, experiment: Experiment) -> Checkpoints:
+    """The checkpoints in a run's folder."""
+    training = experiment.training
+    return Checkpoints(workdir / 'checkpoints', training.keep, training.average, training.checkpoint_every)
+
+
+def final_parameters(checkpoints: Checkpoints, ready: Prepared) -> tuple[Any, str]:
+    """What a run is judged by, in words too: the average of the last checkpoints if asked for, else the best one."""
+    checkpoints.wait()
+    if not checkpoints.steps():
+        raise UserError(f'{checkpoints.directory} holds no checkpoint yet; train the run first')
+    average = ready.experiment.training.average
+    if average:
+        return checkpoints.averaged(ready.abstract_params()), f'the average of the last {average} checkpoints'
+    best = checkpoints.best()
+    step, state, _ = checkpoints.restore({'params': ready.abstract_params()}, best)
+    return state['params'], f'checkpoint {step}' + (', the best on validation' if step == best else ', the newest')
+
+
+def parameter_count(params: Any) -> int:
+    """Scalars in a tree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

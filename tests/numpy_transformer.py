@@ -1,0 +1,126 @@
+"""The Transformer written down from the paper (Vaswani et al. 2017), in float64 numpy, one sentence without padding."""
+
+import jax
+import numpy as np
+
+
+def float64(params):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def positions(length, width):
+    """Section 3.5, an element at a time."""
+    table = np.zeros((length, width))
+    for pos in range(length):
+        for i in range(width // 2):
+            table[pos, 2 * i] = np.sin(pos / 10000 ** (2 * i / width))
+            table[pos, 2 * i + 1] = np.cos(pos / 10000 ** (2 * i / width))
+    return table
+
+
+def attention(Q, K, V, causal=False):
+    """Equation 1; returns context and weights."""
+    scores = Q @ K.T / np.sqrt(K.shape[-1])
+    if causal:
+        scores[np.triu_indices(len(Q), 1, len(K))] = -np.inf
+    weights = softmax(scores)
+    return weights @ V, weights
+
+
+def multi_head(query, memory, W_Q, W_K, W_V, W_O, num_heads, causal=False):
+    """Concat(head_1, ..., head_h) W^O of section 3.2.2, head_i on the i-th columns; and the weights (H, T, S)."""
+    heads = [attention(query @ q, memory @ k, memory @ v, causal)
+             for q, k, v in zip(*(np.split(W, num_heads, axis=1) for W in (W_Q, W_K, W_V)))]
+    return np.concatenate([context for context, _ in heads], axis=1) @ W_O, np.array([weights for _, weights in heads])
+
+
+def feed_forward(p, x):
+    """Equation 2."""
+    h = np.maximum(0, x @ p['expand']['kernel'] + p['expand']['bias'])
+    return h @ p['contract']['kernel'] + p['contract']['bias']
+
+
+def layer_norm(p, x):
+    """Ba et al. 2016, equation 4."""
+    p = p['LayerNorm_0']
+    mean, variance = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-6) * p['scale'] + p['bias']
+
+
+def sublayer(p, norm, x, f):
+    """LayerNorm(x + f(x)) of section 3.1, or x + f(LayerNorm(x))."""
+    return x + f(layer_norm(p['norm'], x)) if norm == 'before' else layer_norm(p['norm'], x + f(x))
+
+
+def self_attention(p, x, num_heads, causal=False):
+    q, k, v = np.moveaxis(p['query_key_value'], 1, 0)
+    return multi_head(x, x, q, k, v, p['output'], num_heads, causal)
+
+
+def encoder_layer(p, x, norm, num_heads):
+    """(S, D) to (S, D), and the weights (H, S, S)."""
+    seen = []
+
+    def attend(x):
+        y, weights = self_attention(p['self_attention'], x, num_heads)
+        seen.append(weights)
+        return y
+
+    x = sublayer(p['self_attention_residual'], norm, x, attend)
+    return sublayer(p['feedforward_residual'], norm, x, lambda x: feed_forward(p['feedforward'], x)), *seen
+
+
+def decoder_layer(p, x, memory, key, value, norm, num_heads):
+    """(T, D) to (T, D), and the weights on the target (H, T, T) and on the source (H, T, S)."""
+    seen = []
+
+    def attend(x):
+        y, weights = self_attention(p['self_attention'], x, num_heads, causal=True)
+        seen.append(weights)
+        return y
+
+    def look(x):
+        q = p['cross_attention']
+        y, weights = multi_head(x, memory, q['query'], key, value, q['output'], num_heads)
+        seen.append(weights)
+        return y
+
+    x = sublayer(p['self_attention_residual'], norm, x, attend)
+    x = sublayer(p['cross_attention_residual'], norm, x, look)
+    return sublayer(p['feedforward_residual'], norm, x, lambda x: feed_forward(p['feedforward'], x)), *seen
+
+
+def layer(stacked, n):
+    return jax.tree.map(lambda x: x[n], stacked)
+
+
+def transformer(model, params, source_S, tokens_T):
+    """Logits (T, V), and the weights of every layer: 'encoder', 'decoder' (N, H, T, T) and 'cross' (N, H, T, S)."""
+    p = float64(params)
+    norm, heads, D = model.norm, model.num_heads, model.hidden_size
+    seen = {'encoder': [], 'decoder': [], 'cross': []}
+
+    def embed(table, tokens):
+        x = table[tokens] * np.sqrt(D)
+        return x + positions(len(tokens), D) if model.positions == 'sinusoidal' else x
+
+    x = embed(p['target_embedding' if model.tie == 'all' else 'source_embedding'], source_S)
+    for n in range(model.num_layers):
+        x, weights = encoder_layer(layer(p['encoder'], n), x, norm, heads)
+        seen['encoder'].append(weights)
+    memory = layer_norm(p['encoder_norm'], x) if norm == 'before' else x
+    x = embed(p['target_embedding'], tokens_T)
+    for n in range(model.num_layers):
+        key, value = p['memory']['key_value'][:, n, 0], p['memory']['key_value'][:, n, 1]
+        x, mine, theirs = decoder_layer(layer(p['decoder'], n), x, memory, key, value, norm, heads)
+        seen['decoder'].append(mine)
+        seen['cross'].append(theirs)
+    if norm == 'before':
+        x = layer_norm(p['decoder_norm'], x)
+    output = p['output_embedding' if model.tie == 'none' else 'target_embedding']
+    return x @ output.T, {name: np.array(weights) for name, weights in seen.items()}
