@@ -1,7 +1,10 @@
 """Translation experiments: each a function of a model's name."""
 
+from typing import Any
+
 from seqjax.catalogue import load
 from seqjax.experiment import Experiment
+from seqjax.options import options
 from seqjax.tasks.corpora import TFDS, Numerals, Parallel, Reverse
 from seqjax.training.optimizer import Optimizer
 from seqjax.training.training import Training
@@ -9,15 +12,18 @@ from seqjax.training.training import Training
 __all__ = ['multi30k', 'numerals', 'parallel', 'reverse', 'tfds']
 
 
+def build(model: str, **fields: Any) -> Any:
+    """The model of that name, with those of the recipe's fields that it has."""
+    kind = load('model', model)
+    return kind(**{option.name: fields[option.name] for option in options(kind) if option.name in fields})
+
+
 def numerals(model: str = 'transformer') -> Experiment:
     """English number words to French ones: real language, nothing to download."""
-    if model == 'transformer':
-        size = dict(num_layers=2, hidden_size=128, num_heads=4, feedforward_size=512, dropout=0.0)
-    else:
-        size = dict(num_layers=1 if model == 'bahdanau' else 2, hidden_size=128, dropout=0.0)
     return Experiment(
         task=Numerals(max_length=32, metric='exact_match'),
-        model=load('model', model)(**size),
+        model=build(model, num_layers=1 if model == 'bahdanau' else 2, hidden_size=128, num_heads=4,
+                    feedforward_size=512, dropout=0.0),
         optimizer=Optimizer(learning_rate=2e-3, schedule='inverse_sqrt', warmup_steps=200, clip_norm=1.0),
         training=Training(steps=800, batch_size=64, evaluate_every=200, checkpoint_every=400))
 
@@ -29,12 +35,10 @@ def reverse(model: str = 'luong') -> Experiment:
         optimizer = Optimizer(learning_rate=1e-3, schedule='inverse_sqrt', warmup_steps=500, clip_norm=1.0)
         training = Training(steps=6000, batch_size=64, evaluate_every=1000, checkpoint_every=1000)
     else:
-        size = dict(num_layers=1, hidden_size=64, embedding_size=16, dropout=0.1)
-        if model == 'luong':
-            size |= dict(bidirectional=True)
+        size = dict(num_layers=1, hidden_size=64, embedding_size=16, dropout=0.1, bidirectional=True)
         optimizer = Optimizer(name='adamw', learning_rate=1e-3, clip_norm=1.0)
         training = Training(steps=7000, batch_size=10, evaluate_every=1000, checkpoint_every=1000)
-    return Experiment(task=Reverse(max_length=32, buckets=3, metric='bleu'), model=load('model', model)(**size),
+    return Experiment(task=Reverse(max_length=32, buckets=3, metric='bleu'), model=build(model, **size),
                       optimizer=optimizer, training=training)
 
 
@@ -51,7 +55,7 @@ def multi30k(model: str = 'transformer') -> Experiment:
         task=Parallel(source='de', target='en', train='train', valid='val', test='test_2016_flickr', vocabulary='bpe',
                       vocabulary_size=8000, joint_vocabulary=True, lowercase=True, max_length=80, buckets=4,
                       label_smoothing=0.1, metric='bleu_lowercase'),
-        model=load('model', model)(**size),
+        model=build(model, **size),
         optimizer=optimizer,
         training=Training(steps=None, epochs=10, batch_size=128, checkpoint_every=200))
 
@@ -61,7 +65,7 @@ def parallel(model: str = 'transformer') -> Experiment:
     return Experiment(
         task=Parallel(vocabulary='bpe', vocabulary_size=8000, joint_vocabulary=True, max_length=100, buckets=4,
                       label_smoothing=0.1),
-        model=load('model', model)(),
+        model=build(model),
         optimizer=Optimizer(learning_rate=1e-3, schedule='inverse_sqrt', warmup_steps=800, clip_norm=1.0),
         training=Training(steps=None, epochs=10, batch_size=64))
 
@@ -71,6 +75,6 @@ def tfds(model: str = 'transformer') -> Experiment:
     return Experiment(
         task=TFDS(vocabulary='bpe', vocabulary_size=8000, joint_vocabulary=True, max_length=100, buckets=4,
                   label_smoothing=0.1),
-        model=load('model', model)(),
+        model=build(model),
         optimizer=Optimizer(learning_rate=1e-3, schedule='inverse_sqrt', warmup_steps=800, clip_norm=1.0),
         training=Training(steps=None, epochs=10, batch_size=64))

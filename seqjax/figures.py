@@ -68,23 +68,25 @@ def attention_maps(weights_NBHTS: np.ndarray, labels: list[tuple[list[str], list
     """
     plt = pyplot()
     N, B, H = weights_NBHTS.shape[:3]
-    panels = [(f'sentence {b + 1}' + (f', layer {N}, mean of {H} heads' if N * H > 1 else ''),
-               weights_NBHTS[-1, b].mean(0), labels[b]) for b in range(B)]
-    if N * H > 1:
-        panels += [(f'sentence 1, layer {n + 1}, head {h + 1}', weights_NBHTS[n, 0, h], labels[0])
-                   for n in range(N) for h in range(H)]
-    across = min(4, len(panels))
-    down = -(-len(panels) // across)
-    figure, axes = plt.subplots(down, across, figsize=(3.1 * across, 3.1 * down), squeeze=False, layout='constrained')
-    image = None
-    for axis in axes.flat[len(panels):]:
+    several = N * H > 1
+    rows = [[(f'sentence {b + 1}' + (f', layer {N}, mean of heads' if several else ''), weights_NBHTS[-1, b].mean(0),
+              labels[b]) for b in range(B)]]
+    if several:
+        rows += [[(f'sentence 1, layer {n + 1}, head {h + 1}', weights_NBHTS[n, 0, h], labels[0]) for h in range(H)]
+                 for n in range(N)]
+    across = max(map(len, rows))
+    figure, axes = plt.subplots(len(rows), across, figsize=(2.6 * across, 2.6 * len(rows)), squeeze=False,
+                                layout='constrained')
+    for axis in axes.flat:
         axis.axis('off')
-    for axis, (title, weights_TS, (source, target)) in zip(axes.flat, panels):
-        image = axis.imshow(weights_TS[:len(target), :len(source)], vmin=0, vmax=1, cmap='magma_r', aspect='auto')
-        axis.set_xticks(range(len(source)), source, rotation=90, fontsize=6)
-        axis.set_yticks(range(len(target)), target, fontsize=6)
-        axis.set_title(title, fontsize=8)
-    figure.colorbar(image, ax=axes, shrink=0.6, label='attention weight')
+    for panels, row in zip(rows, axes):
+        for (title, weights_TS, (source, target)), axis in zip(panels, row):
+            axis.axis('on')
+            image = axis.imshow(weights_TS[:len(target), :len(source)], vmin=0, vmax=1, cmap='magma_r', aspect='auto')
+            axis.set_xticks(range(len(source)), source, rotation=90, fontsize=6)
+            axis.set_yticks(range(len(target)), target, fontsize=6)
+            axis.set_title(title, fontsize=7)
+    figure.colorbar(image, ax=axes, shrink=min(1.0, 2.0 / len(rows)), pad=0.01, label='attention weight')
     return figure
 
 

@@ -60,7 +60,8 @@ def read(argv: Sequence[str], values: flags.FlagValues, known_only: bool = False
                         if _near(error.flagname, values) else
                         f'--{error.flagname}: there is no such flag; --help lists them') from None
     except flags.CantOpenFlagFileError as error:
-        raise UserError(f'--flagfile: {error}; give the path of a text file with one flag a line') from None
+        reason = str(error).removeprefix('ERROR:: Unable to open flagfile: ')
+        raise UserError(f'--flagfile: {reason}; give the path of a text file with one flag a line') from None
     except flags.IllegalFlagValueError as error:
         name, _, reason = str(error).removeprefix('flag ').partition(': ')
         raise UserError(f'{name} {reason}') from None

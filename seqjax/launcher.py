@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 
 from seqjax import catalogue, flags
 from seqjax.errors import UserError
-from seqjax.options import option
+from seqjax.options import check_value, option, options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Launch:
     output: str = option('-', 'file for the translations; - is stdout', when={'mode': ('predict',)})
     list: bool = option(False, 'list the experiments and models')
     draw: Literal['sinusoids'] | None = option(None, 'draw a picture into --workdir')
+    wandb: str | None = option(None, 'project at Weights & Biases to send the metrics to (pip install wandb)',
+                               when={'mode': ('train',)})
     compilation_cache: str = option('~/.cache/seqjax/compilation', 'folder for compiled programs; none keeps nothing')
     coordinator: str | None = option(None, 'host:port of process 0, where several processes run as one')
     processes: int = option(1, 'processes that run as one', at_least=1)
@@ -81,6 +83,8 @@ def command(argv: list[str]) -> int:
     flags.define(first, '', Launch())
     flags.read(argv, first, known_only=True)
     launch = flags.override('', Launch(), flags.given(first, '', Launch()))
+    for field in options(launch):
+        check_value(f'--{field.name}', getattr(launch, field.name), field)
     if launch.list:
         print(catalogue.listing())
         return 0
@@ -102,6 +106,8 @@ def start(launch: Launch) -> None:
     if (launch.coordinator is None) != (launch.processes == 1):
         raise UserError(f'--processes={launch.processes} and --coordinator={launch.coordinator}: several processes '
                         'need both')
+    if launch.process >= launch.processes:
+        raise UserError(f'--process={launch.process} is not one of --processes={launch.processes}, counted from 0')
     from seqjax import compilation
     compilation.keep(launch.compilation_cache)
     if launch.coordinator is not None:
@@ -127,7 +133,7 @@ def parsed(argv: list[str], launch: Launch, parts: dict[str, Any]) -> dict[str, 
 
 def compose(argv: list[str], launch: Launch, wants_help: bool) -> int:
     """Trains or plans: the experiment's function, with the flags' values in place of its own."""
-    from seqjax.experiment import GROUPS
+    from seqjax.experiment import GROUPS, flat
     if launch.experiment is None:
         known = catalogue.experiments()
         raise UserError(f'--experiment is missing; choose one of {", ".join(known)}')
@@ -152,8 +158,13 @@ def compose(argv: list[str], launch: Launch, wants_help: bool) -> int:
     from seqjax.run import train
     from seqjax.training.loop import Interrupted
     workdir = pathlib.Path(launch.workdir or rundir.default_workdir(launch.experiment, model))
+    writers = []
+    if launch.wandb:
+        from seqjax.training.metrics import WandB
+        writers.append(WandB(launch.wandb, workdir.name, flat(experiment)))
     try:
-        train(experiment, workdir, name=launch.experiment, model=model, argv=argv, init_from=launch.init_from)
+        train(experiment, workdir, name=launch.experiment, model=model, argv=argv, init_from=launch.init_from,
+              writers=writers)
     except Interrupted as interruption:
         print(f'{interruption}; saved in {workdir}: the same command goes on from there', file=sys.stderr)
         return interruption.status

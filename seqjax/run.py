@@ -56,25 +56,29 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
     lock = files.locked(workdir) if leads else contextlib.nullcontext()
     with lock, compilation.counted() as compiled, Stop() as stop:
         started = (workdir / 'config.json').exists() and (workdir / 'vocabulary.json').exists()
+        config = rundir.record(experiment, None, name, model, tuple(argv), init_from)
+        rundir.check(workdir, config, experiment)  # before the data are read by the rules of another run
         data = experiment.task.prepare(rundir.load_codec(workdir) if started else None)
+        config['data_sha256'] = data.sha256
+        rundir.check(workdir, config, experiment)
         ready = prepare(experiment, data.codec)
         experiment, training = ready.experiment, ready.experiment.training
         batches = plan_batches(experiment, data)
         steps = training.total_steps(batches.batches_per_epoch)
         learner = ready.learner(steps)
-        if leads:
-            config = rundir.record(experiment, data.sha256, name, model, tuple(argv), init_from)
-            rundir.claim(workdir, config, experiment)
-            rundir.save_codec(workdir, data.codec)
-        for note in data.notes:
-            say(note)
         with contextlib.ExitStack() as stack:
             checkpoints = stack.enter_context(contextlib.closing(checkpoints_of(workdir, experiment)))
+            newest = max(checkpoints.steps(), default=0)
+            if newest > steps:
+                raise UserError(f'--training.steps={steps} lies behind the checkpoint at step {newest} in {workdir}; '
+                                'ask for more steps, or choose another folder')
+            if leads:
+                rundir.claim(workdir, config, experiment)
+                rundir.save_codec(workdir, data.codec)
+            for note in data.notes:
+                say(note)
             state, history = begin(ready, learner, checkpoints, init_from, say)
             step = int(state.step)
-            if step > steps:
-                raise UserError(f'--training.steps={steps} lies behind the checkpoint at step {step} in {workdir}; ask '
-                                'for more steps, or choose another folder')
             outputs = [JsonLines(workdir / 'metrics.jsonl'), TensorBoard(workdir), *writers] if leads else []
             for output in outputs:
                 stack.enter_context(contextlib.closing(output))

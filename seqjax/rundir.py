@@ -17,7 +17,10 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'toke
             'numpy')
 
 
-def record(experiment: Experiment, data_sha256: str, name: str = '', model: str = '', argv: tuple[str, ...] = (),
+DATA = 'the data (SHA-256)'
+
+
+def record(experiment: Experiment, data_sha256: str | None, name: str = '', model: str = '', argv: tuple[str, ...] = (),
            origin: str | None = None) -> dict[str, Any]:
     """All that config.json says: every field, the data's digest, and where and how the run was started."""
     import jax
@@ -50,20 +53,20 @@ def identity(config: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
         free |= {'training.steps', 'training.epochs'}
     fields = {name: value for name, value in config['fields'].items() if name not in free}
     classes = {f'{group} class': name for group, name in config['classes'].items()}
-    data = {'the data (SHA-256)': config['data_sha256'], 'init_from': config['init_from']}
+    data = {DATA: config['data_sha256'], 'init_from': config['init_from']}
     return json.loads(json.dumps(fields | data | classes))
 
 
-def claim(workdir: pathlib.Path, config: dict[str, Any], experiment: Experiment) -> None:
-    """Makes `workdir` this run's, or goes on with the same run in it.
+def check(workdir: pathlib.Path, config: dict[str, Any], experiment: Experiment) -> None:
+    """Whether `workdir` is free, or this run's; data whose digest is None are not compared.
 
     Raises:
       UserError: the folder holds another run (the differing fields are named), or files that are no run.
     """
-    path = workdir / 'config.json'
-    if path.exists():
+    if (workdir / 'config.json').exists():
         theirs, ours = identity(read(workdir), experiment), identity(config, experiment)
-        differ = [name for name in ours | theirs if theirs.get(name) != ours.get(name)]
+        differ = [name for name in ours | theirs if theirs.get(name) != ours.get(name)
+                  and not (name == DATA and ours[name] is None)]
         if differ:
             shown = '; '.join(f'{name} was {show(theirs.get(name))} and is now {show(ours.get(name))}'
                               for name in differ[:5])
@@ -71,7 +74,11 @@ def claim(workdir: pathlib.Path, config: dict[str, Any], experiment: Experiment)
             raise UserError(f'--workdir={workdir} holds another run: {shown}{more}; choose another folder')
     elif workdir.exists() and any(entry.name != '.lock' for entry in workdir.iterdir()):
         raise UserError(f'--workdir={workdir} is not empty and holds no run (no config.json); choose another folder')
-    files.write(path, json.dumps(config, indent=1) + '\n')
+
+
+def claim(workdir: pathlib.Path, config: dict[str, Any], experiment: Experiment) -> None:
+    """Makes `workdir` this run's, or goes on with the same run in it."""
+    files.write(workdir / 'config.json', json.dumps(config, indent=1) + '\n')
     prefixes = {f'{group}.': getattr(experiment, group) for group in GROUPS}
     named = [f'--{key}={config[key]}\n' for key in ('experiment', 'model', 'init_from') if config[key]]
     files.write(workdir / 'flags.txt', ''.join(named) + flags.flagfile(prefixes))

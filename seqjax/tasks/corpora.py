@@ -3,6 +3,7 @@
 import dataclasses
 
 from seqjax.data import numerals, parallel, reverse, tfds
+from seqjax.errors import UserError
 from seqjax.options import option
 from seqjax.tasks.translation import Text, Translation
 
@@ -62,6 +63,9 @@ class Parallel(Translation):
 
     def splits(self) -> dict[str, Text]:
         """The lines of the files; without files for validation and test, held-out lines."""
+        if not self.path:
+            raise UserError("--task.path is missing: give a .tsv, two line-aligned files 'train.de,train.en', or a "
+                            'folder of splits; for Multi30k, the folder data/task1/raw of github.com/multi30k/dataset')
         return parallel.read_splits(self.path, self.source, self.target, self.train, self.valid, self.test,
                                     self.columns)
 
@@ -80,5 +84,8 @@ class TFDS(Translation):
 
     def splits(self) -> dict[str, Text]:
         """The examples of the three splits."""
+        if not self.dataset:
+            raise UserError("--task.dataset is missing: name a prepared dataset, as 'wmt14_translate/de-en', and its "
+                            '--task.data_dir')
         return tfds.read_splits(self.dataset, self.data_dir, self.source, self.target, self.train, self.valid,
                                 self.test)

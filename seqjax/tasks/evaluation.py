@@ -148,4 +148,5 @@ class Evaluator:
         if jax.process_count() > 1:
             params = multihost_utils.process_allgather(params, tiled=True)
         captured = jax.jit(self.model.capture)(jax.device_get(params), batch)
-        return {name: np.asarray(value) for name, value in captured.items()}
+        # float32 whatever the compute dtype: numpy stores bfloat16 as bytes without a meaning.
+        return {name: np.asarray(value, np.float32) for name, value in captured.items()}

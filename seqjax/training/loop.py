@@ -5,6 +5,7 @@ so that what is on disk is a state between steps. Write last, about the step bef
 device.
 """
 
+import contextlib
 import dataclasses
 import math
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from seqjax.errors import UserError
@@ -80,11 +82,16 @@ class History:
     seconds: float = 0.0  # of training, before this process
 
     def saw(self, step: int, score: float) -> bool:
-        """Takes in an evaluation's score (higher is better); whether it is the best yet."""
-        better = self.best_score is None or score > self.best_score
-        self.evaluated, self.waited = step, 0 if better else self.waited + 1
-        self.best_score = score if better else self.best_score
-        return better
+        """Takes in an evaluation's score (higher is better); whether none was better yet.
+
+        Of equals the newest is the best, so each of them is saved: else an extra checkpoint, from a signal, would win.
+        """
+        best = -math.inf if self.best_score is None else self.best_score
+        self.evaluated, self.waited = step, 0 if score > best else self.waited + 1
+        if not score >= best:  # also where it is no number
+            return False
+        self.best_score = score
+        return True
 
 
 def fit(state: Any, step_fn: Callable, batches: Callable[[int], Iterator], rhythm: Rhythm, history: History,
@@ -113,6 +120,8 @@ def fit(state: Any, step_fn: Callable, batches: Callable[[int], Iterator], rhyth
     stream = batches(n)
     pending = None
     totals = Totals(history.totals)
+    first = start + min(10, (rhythm.steps - start) // 2)  # when what is compiled is compiled
+    traced, tracing = range(first, min(first + 10, rhythm.steps)), contextlib.ExitStack()
 
     def drain() -> None:
         """Brings the metrics of the last step home."""
@@ -123,20 +132,24 @@ def fit(state: Any, step_fn: Callable, batches: Callable[[int], Iterator], rhyth
         pending, sums = None, jax.device_get(sums)
         broken = [name for name, (total, _) in sums.items() if not math.isfinite(total)]
         if broken:
-            checkpoints.wait()
-            kept = checkpoints.steps()
-            last = f'the last good checkpoint is step {max(kept)}' if kept else 'there is no checkpoint yet'
-            raise UserError(f'{broken[0]} is {sums[broken[0]][0]} at step {step}; {last}; lower '
-                            '--optimizer.learning_rate or set --optimizer.clip_norm, and start again in a new '
-                            '--workdir')
+            raise diverged(f'{broken[0]} is {sums[broken[0]][0]}', step)
         totals.add(sums)
         progress.advance(step, sums, work)
         if step % rhythm.log_every == 0 or step == rhythm.steps:
             write({'step': step, 'split': 'train', **totals.means(), 'time': progress.clock()})
             totals.clear()
 
+    def diverged(what: str, step: int) -> UserError:
+        checkpoints.wait()
+        kept = checkpoints.steps()
+        last = f'the last good checkpoint is step {max(kept)}' if kept else 'there is no checkpoint yet'
+        return UserError(f'{what} at step {step}; {last}; lower --optimizer.learning_rate or set '
+                         '--optimizer.clip_norm, and start again in a new --workdir')
+
     def save(score: float | None = None) -> None:
         drain()
+        if n > start and not finite(state):  # the loss of a step is that of the parameters before it
+            raise diverged('a parameter is not finite', n)
         seconds = history.seconds + progress.clock()['seconds']
         checkpoints.save(n, state, dataclasses.asdict(history) | {'totals': totals.sums(), 'seconds': seconds}, score)
 
@@ -160,16 +173,21 @@ def fit(state: Any, step_fn: Callable, batches: Callable[[int], Iterator], rhyth
         if interrupted:
             stop.check()
         if finished:
+            tracing.close()
             return state
-        if trace is not None and n - start == 10:
-            jax.profiler.start_trace(trace)
+        if trace is not None and n == traced.start:
+            tracing.enter_context(jax.profiler.trace(trace))
         batch = next(stream)
         state, sums = step_fn(state, batch)
         n += 1
         drain()
         pending = (n, sums)
-        if trace is not None and n - start == 20:
+        if trace is not None and n == traced.stop:
             jax.block_until_ready(sums)
-            jax.profiler.stop_trace()
+            tracing.close()
 
 
+@jax.jit
+def finite(state: Any) -> jax.Array:
+    """Whether every number of a state is one."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()

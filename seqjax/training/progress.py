@@ -24,7 +24,8 @@ class Progress:
         self._stream = stream or sys.stderr
         self._total, self._first, self._step, self._every = total, initial, initial, every
         self._clock, self._start = clock, clock()
-        self._work, self._last = 0.0, (self._start, initial, 0.0)
+        self._work, self._loss = 0.0, 0.0
+        self._last = (self._start, initial, 0.0, 0.0)  # at the last line: time, step, tokens, loss
         self._speed = (0.0, 0.0)  # tokens and steps a second, over the last interval
         terminal = self._stream.isatty()
         self._bar = tqdm(total=total, initial=initial, file=self._stream, unit='step', dynamic_ncols=True,
@@ -34,14 +35,17 @@ class Progress:
         """Shows that `step` is done. The term `work` is the loss to show, and its count the tokens of the step."""
         loss, tokens = (float(x) for x in sums[work])
         self._work += tokens
+        self._loss += loss
         self._step = step
         now = self._clock()
+        then, before, work_then, loss_then = self._last
+        work_since = self._work - work_then
+        # The mean since the last line: one batch of long sentences says little.
+        value = (self._loss - loss_then) / work_since if work_since else float('nan')
         if step % self._every == 0 or step == self._total:
-            then, before, work_then = self._last
             seconds = max(now - then, 1e-9)
-            self._speed = (self._work - work_then) / seconds, (step - before) / seconds
-            self._last = now, step, self._work
-        value = loss / tokens if tokens else float('nan')
+            self._speed = work_since / seconds, (step - before) / seconds
+            self._last = now, step, self._work, self._loss
         if self._bar is not None:
             self._bar.set_postfix_str(f'{work} {value:.3f}, {self._tokens(now):,.0f} tokens/s', refresh=False)
             self._bar.update(step - self._bar.n)
