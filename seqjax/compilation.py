@@ -34,10 +34,14 @@ def counted() -> Iterator[Compiled]:
 
 
 def keep(folder: str) -> None:
-    """Keeps compiled programs in `folder` for later runs; 'none' keeps nothing."""
-    if folder == 'none':
+    """Keeps compiled programs in `folder` for later runs; 'none' keeps nothing, '' keeps them where jax is told to.
+
+    jax is told by JAX_COMPILATION_CACHE_DIR; where that is not set, '' is ~/.cache/seqjax/compilation.
+    """
+    if folder == 'none' or (not folder and os.environ.get('JAX_COMPILATION_CACHE_DIR')):
         return
     import jax
+    folder = folder or '~/.cache/seqjax/compilation'
     path = pathlib.Path(os.path.expanduser(folder))
     jax.config.update('jax_compilation_cache_dir', str(path))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

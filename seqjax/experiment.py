@@ -30,8 +30,7 @@ class Experiment:
             config = getattr(self, group)
             for field in options(config):
                 check_value(f'--{group}.{field.name}', getattr(config, field.name), field)
-            # A model whose sizes the data has not filled yet is checked once it has (`sized`).
-            if hasattr(config, 'check') and getattr(config, 'source_size', 0) is not None:
+            if hasattr(config, 'check'):
                 config.check()
 
     def replace(self, group: str, **values) -> 'Experiment':

@@ -52,7 +52,7 @@ def draw_run(workdir: pathlib.Path, evaluator: Any, params: Any, source: Any, hy
         | {f'target_{i}': np.array(t) for i, (_, t) in enumerate(labels)}
     if cross is not None:
         drawn.append(save(attention_maps(cross, labels), folder / f'attention{suffix}.png', arrays))
-    else:
+    elif any(name.startswith('decoder') and value.ndim == 3 for name, value in captured.items()):
         drawn.append(save(state_maps(captured, labels[0][1]), folder / f'states{suffix}.png', arrays))
     if (workdir / 'metrics.jsonl').exists():
         drawn.append(draw_learning_curve(workdir / 'metrics.jsonl', folder / 'learning_curve.png'))

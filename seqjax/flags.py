@@ -76,6 +76,18 @@ def _near(name: str, values: flags.FlagValues) -> bool:
     return did_you_mean(name, list(values)).startswith('; did you mean')
 
 
+def stages(argv: Sequence[str]) -> list[list[str]]:
+    """`argv` in two parts, flagfiles and the rest: what a file sets is a starting point for what is typed."""
+    words, from_files, typed = iter(argv), [], []
+    for word in words:
+        name, equals, _ = word.partition('=')
+        if name.lstrip('-') == 'flagfile' and word.startswith('-'):
+            from_files.append(word if equals else f'{word}={next(words, "")}')
+        else:
+            typed.append(word)
+    return [from_files, typed] if from_files else [typed]
+
+
 def given(values: flags.FlagValues, prefix: str, config: Any) -> dict[str, Any]:
     """{field: value} of the options of `config` that were set on the command line or in a flagfile."""
     return {field.name: values[prefix + field.name].value for field in options(config)

@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 
 from seqjax import catalogue, flags
 from seqjax.errors import UserError
-from seqjax.options import check_value, option, options
+from seqjax.options import check_value, option, options, unparse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Launch:
     draw: Literal['sinusoids'] | None = option(None, 'draw a picture into --workdir')
     wandb: str | None = option(None, 'project at Weights & Biases to send the metrics to (pip install wandb)',
                                when={'mode': ('train',)})
-    compilation_cache: str = option('~/.cache/seqjax/compilation', 'folder for compiled programs; none keeps nothing')
+    compilation_cache: str = option('', 'folder for compiled programs; none: keep nothing; empty: '
+                                        '$JAX_COMPILATION_CACHE_DIR or ~/.cache/seqjax/compilation')
     coordinator: str | None = option(None, 'host:port of process 0, where several processes run as one')
     processes: int = option(1, 'processes that run as one', at_least=1)
     process: int = option(0, 'which of them this is, from 0', at_least=0)
@@ -47,23 +48,33 @@ def main(argv: Sequence[str]) -> int:
     0: done. 2: a user's mistake, told in one line on stderr. 130, 143: stopped by SIGINT, SIGTERM, after saving.
     """
     try:
-        return command(list(argv))
+        status = command(list(argv))
+        sys.stdout.flush()
+        return status
     except UserError as error:
         return fail(error)
     except KeyboardInterrupt:
         print('stopped at the keyboard', file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone
+        give_up_output()
         return 141
     except OSError as error:
+        give_up_output()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return fail(f'the disk is full ({error}); make room and give the same command again: it goes on from the '
                         'last checkpoint')
         if error.filename is not None:
             return fail(f'{error.filename}: {error.strerror}; check the path and its permissions')
         raise
+
+
+def give_up_output() -> None:
+    """Throws away what stdout does not take, which Python would try once more at exit, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(error: object) -> int:
@@ -79,10 +90,12 @@ def command(argv: list[str]) -> int:
         return 0
     wants_help = any(word in ('--help', '-help', '-h', '--helpfull', '--helpshort') for word in argv)
     argv = [word for word in argv if word not in ('--help', '-help', '-h', '--helpfull', '--helpshort')]
-    first = absl_flags.FlagValues()
-    flags.define(first, '', Launch())
-    flags.read(argv, first, known_only=True)
-    launch = flags.override('', Launch(), flags.given(first, '', Launch()))
+    launch = Launch()
+    for words in flags.stages(argv):
+        values = absl_flags.FlagValues()
+        flags.define(values, '', launch)
+        flags.read(words, values, known_only=True)
+        launch = flags.override('', launch, flags.given(values, '', launch))
     for field in options(launch):
         check_value(f'--{field.name}', getattr(launch, field.name), field)
     if launch.list:
@@ -121,14 +134,21 @@ def _has_accelerator() -> bool:
     return any(pathlib.Path(path).exists() for path in ('/dev/nvidia0', '/dev/accel0', '/dev/vfio'))
 
 
-def parsed(argv: list[str], launch: Launch, parts: dict[str, Any]) -> dict[str, Any]:
-    """The values given on the command line for each group of `parts`; refuses flags that do not exist."""
-    values = absl_flags.FlagValues()
-    flags.define(values, '', Launch())
-    for group, part in parts.items():
-        flags.define(values, f'{group}.', part)
-    flags.read(argv, values)
-    return {group: flags.given(values, f'{group}.', part) for group, part in parts.items()}
+def overridden(argv: list[str], parts: dict[str, Any]) -> dict[str, Any]:
+    """The `parts` with the values that a flagfile gives, and over them those that were typed.
+
+    Raises:
+      UserError: a flag does not exist, has no such value, or is not read.
+    """
+    for words in flags.stages(argv):
+        values = absl_flags.FlagValues()
+        flags.define(values, '', Launch())
+        for group, part in parts.items():
+            flags.define(values, f'{group}.', part)
+        flags.read(words, values)
+        parts = {group: flags.override(f'{group}.', part, flags.given(values, f'{group}.', part))
+                 for group, part in parts.items()}
+    return parts
 
 
 def compose(argv: list[str], launch: Launch, wants_help: bool) -> int:
@@ -147,9 +167,7 @@ def compose(argv: list[str], launch: Launch, wants_help: bool) -> int:
         for group, part in parts.items():
             print('\n' + flags.help_text(f'{group}: {type(part).__doc__.partition(chr(10))[0]}', f'{group}.', part))
         return 0
-    for group, chosen in parsed(argv, launch, parts).items():
-        parts[group] = flags.override(f'{group}.', parts[group], chosen)
-    experiment = type(experiment)(**parts)
+    experiment = type(experiment)(**overridden(argv, parts))
     if launch.mode == 'plan':
         from seqjax.plan import plan
         plan(experiment)
@@ -189,14 +207,16 @@ def revisit(argv: list[str], launch: Launch) -> int:
                             'out')
     experiment = rundir.experiment_of(config)
     parts = {group: getattr(experiment, group) for group in GROUPS}
-    chosen = parsed(argv, launch, parts)
-    for group, values in chosen.items():
-        fixed = [name for name in values if group != 'decoding' and name not in MOVABLE.get(group, ())
-                 and values[name] != getattr(parts[group], name)]
+    changed = overridden(argv, parts)
+    for group in GROUPS:
+        fixed = [field.name for field in options(parts[group]) if group != 'decoding'
+                 and field.name not in MOVABLE.get(group, ())
+                 and getattr(changed[group], field.name) != getattr(parts[group], field.name)]
         if fixed:
-            raise UserError(f'--{group}.{fixed[0]}={values[fixed[0]]}: --mode={launch.mode} reads it from '
-                            f'{workdir}/config.json ({getattr(parts[group], fixed[0])}); leave the flag out')
-    changed = Experiment(**{group: flags.override(f'{group}.', part, chosen[group]) for group, part in parts.items()})
+            theirs, ours = (unparse(getattr(part[group], fixed[0])) for part in (parts, changed))
+            raise UserError(f'--{group}.{fixed[0]}={ours}: --mode={launch.mode} reads it from {workdir}/config.json '
+                            f'({theirs}); leave the flag out')
+    changed = Experiment(**changed)
 
     def change(_: Experiment) -> Experiment:
         return changed

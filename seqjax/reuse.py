@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from seqjax import figures, files, rundir
+from seqjax.data.vocabulary import EOS
 from seqjax.errors import UserError
 from seqjax.experiment import Experiment
 from seqjax.prepared import checkpoints_of, final_parameters, prepare
@@ -74,6 +76,11 @@ def predict(workdir: str | pathlib.Path, lines: Sequence[str],
     experiment = change(experiment)
     evaluator, params = opened(workdir, experiment, codec)
     found = evaluator.predict(params, lines, experiment.decoding)
+    cut = sum(best[0].ids[-1:].tolist() != [EOS] for best in found)
+    if cut:
+        limit = evaluator.max_length(experiment.decoding)
+        print(f'{cut} of {len(found)} translations had no end after {limit} tokens and were cut there; '
+              'raise --decoding.max_length, or train longer', file=sys.stderr)
     if experiment.decoding.method == 'beam' and experiment.decoding.nbest > 1:
         return ['\t'.join(f'{h.score:.4f}\t{one_line(h.text)}' for h in best) for best in found]
     return [one_line(best[0].text) for best in found]

@@ -57,10 +57,12 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
     with lock, compilation.counted() as compiled, Stop() as stop:
         started = (workdir / 'config.json').exists() and (workdir / 'vocabulary.json').exists()
         config = rundir.record(experiment, None, name, model, tuple(argv), init_from)
-        rundir.check(workdir, config, experiment)  # before the data are read by the rules of another run
+        if leads:  # before the data are read by the rules of another run
+            rundir.check(workdir, config, experiment)
         data = experiment.task.prepare(rundir.load_codec(workdir) if started else None)
         config['data_sha256'] = data.sha256
-        rundir.check(workdir, config, experiment)
+        if leads:
+            rundir.check(workdir, config, experiment)
         ready = prepare(experiment, data.codec)
         experiment, training = ready.experiment, ready.experiment.training
         batches = plan_batches(experiment, data)
@@ -72,13 +74,13 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
             if newest > steps:
                 raise UserError(f'--training.steps={steps} lies behind the checkpoint at step {newest} in {workdir}; '
                                 'ask for more steps, or choose another folder')
-            if leads:
-                rundir.claim(workdir, config, experiment)
-                rundir.save_codec(workdir, data.codec)
             for note in data.notes:
                 say(note)
             state, history = begin(ready, learner, checkpoints, init_from, say)
             step = int(state.step)
+            if leads:  # now that no mistake can be found any more, which a second try would mend
+                rundir.claim(workdir, config, experiment)
+                rundir.save_codec(workdir, data.codec)
             outputs = [JsonLines(workdir / 'metrics.jsonl'), TensorBoard(workdir), *writers] if leads else []
             for output in outputs:
                 stack.enter_context(contextlib.closing(output))

@@ -72,7 +72,7 @@ def check(workdir: pathlib.Path, config: dict[str, Any], experiment: Experiment)
                               for name in differ[:5])
             more = f' (and {len(differ) - 5} more)' if len(differ) > 5 else ''
             raise UserError(f'--workdir={workdir} holds another run: {shown}{more}; choose another folder')
-    elif workdir.exists() and any(entry.name != '.lock' for entry in workdir.iterdir()):
+    elif workdir.exists() and not all(entry.name.startswith('.') for entry in workdir.iterdir()):
         raise UserError(f'--workdir={workdir} is not empty and holds no run (no config.json); choose another folder')
 
 

@@ -249,7 +249,7 @@ def test_low_precision_logits_are_scored_in_float32():
 
 
 def test_options_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match=r'nbest=6 is more than decoding\.beam_size=5'):
+    with pytest.raises(UserError, match=r'nbest=6 is more than --decoding\.beam_size=5'):
         Decoding(method='beam', nbest=6).check()
     Decoding(method='greedy', nbest=6).check()
     for temperature in (0.0, -1.0, float('nan')):

@@ -40,19 +40,18 @@ def refusal(make):
     (dict(optimizer=Optimizer(learning_rate=float('nan'))), '--optimizer.learning_rate=nan is not a float'),
     (dict(optimizer=Optimizer(name='adamm')), "--optimizer.name='adamm' is not one of adam, "),
     (dict(training=Training(batch_size=0)), '--training.batch_size=0 must be at least 1'),
-    (dict(training=Training(steps=None)), '--training.steps=None and --training.epochs=None'),
+    (dict(training=Training(steps=None)), '--training.steps=none and --training.epochs=none'),
     (dict(training=Training(batch_size=10, accumulate=3)), '--training.accumulate=3 does not divide'),
     (dict(decoding=Decoding(beam_size=0)), '--decoding.beam_size=0 must be at least 1'),
     (dict(decoding=Decoding(method='beam', beam_size=2, nbest=3)), 'decoding.nbest=3 is more than'),
-    (dict(optimizer=Optimizer(schedule='inverse_sqrt')), 'schedule=inverse_sqrt with warmup_steps=0')])
+    (dict(optimizer=Optimizer(schedule='inverse_sqrt')), 'schedule=inverse_sqrt with --optimizer.warmup_steps=0')])
 def test_values_are_checked(parts, message):
     assert message in refusal(lambda: experiment(**parts))
 
 
-def test_a_model_is_checked_once_its_sizes_are_known():
-    unsized = experiment(model=Transformer(**(SMALL | dict(num_heads=3))))
+def test_a_model_is_checked_before_the_data_are_read_and_after():
     assert 'num_heads=3 does not divide --model.hidden_size=8' in refusal(
-        lambda: unsized.sized(source_size=10, target_size=11, source_length=5))
+        lambda: experiment(model=Transformer(**(SMALL | dict(num_heads=3)))))
     untied = experiment(model=Transformer(**SMALL, tie='all'))
     assert '--model.tie=all needs one vocabulary' in refusal(
         lambda: untied.sized(source_size=10, target_size=11, source_length=5))

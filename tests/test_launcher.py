@@ -59,7 +59,7 @@ def _elsewhere(tmp_path, monkeypatch):
      'or set --decoding.method=beam'),
     ([*SMALL, '--optimizer.momentum=0.9'], '--optimizer.momentum=0.9 is not read with --optimizer.name=adam'),
     ([*SMALL, '--training.steps=3', '--training.epochs=2'], 'exclude each other; give one'),
-    ([*SMALL, '--training.steps=none'], '--training.steps=None and --training.epochs=None'),
+    ([*SMALL, '--training.steps=none'], '--training.steps=none and --training.epochs=none'),
     ([*SMALL, 'training.steps=3'], "unexpected argument 'training.steps=3'; flags are written --name=value"),
     ([*SMALL, '--training.steps'], 'Missing value for flag --training.steps'),
     ([*SMALL, '--flagfile=nowhere.txt'], '--flagfile: '),
@@ -103,6 +103,13 @@ def test_mistakes_that_only_the_data_or_the_devices_show(argv, message, capsys):
     (['--experiment=numerals', '--task.source=xx'], 'xx')], ids=words)
 def test_data_that_are_not_there(argv, message, capsys):
     assert message in refused(capsys, *argv, '--mode=plan', '--compilation_cache=none')
+
+
+def test_a_second_try_finds_the_folder_as_the_first_did(capsys):
+    """Only the parameters of another run show that they are not there, when much has been prepared."""
+    for folder in ('nowhere', 'elsewhere'):
+        said = refused(capsys, *SMALL, '--workdir=run', f'--init_from={folder}')
+        assert f'{folder} holds no run (no config.json)' in said
 
 
 def test_a_folder_that_is_no_run_is_left_alone(capsys, tmp_path):

@@ -47,10 +47,10 @@ def test_schedules_that_do_not_fit():
     assert not Optimizer().depends_on_steps
     for name in ('cosine', 'linear'):
         assert Optimizer(schedule=name).depends_on_steps
-        with pytest.raises(UserError, match=rf'warmup_steps=100 leaves nothing of 100 steps for schedule={name}'):
+        with pytest.raises(UserError, match=rf'=100 leaves nothing of 100 steps for --optimizer\.schedule={name}'):
             Optimizer(schedule=name, warmup_steps=100).build(100)
     Optimizer(schedule='constant', warmup_steps=100).build(100)
-    with pytest.raises(UserError, match='inverse_sqrt with warmup_steps=0'):
+    with pytest.raises(UserError, match=r'inverse_sqrt with --optimizer\.warmup_steps=0'):
         Optimizer(schedule='inverse_sqrt').check()
 
 

@@ -14,8 +14,8 @@ from seqjax.errors import UserError
 OPEN = {'': open, '.gz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}
 # What corpora call their splits, where nobody says.
 NAMES = {'train': ('train',), 'valid': ('val', 'valid', 'validation', 'dev'), 'test': ('test', 'test_2016_flickr')}
-MULTI30K = ('for Multi30k, put train.de.gz, train.en.gz, val.* and test_2016_flickr.* of github.com/multi30k/dataset, '
-            'folder data/task1/raw, into one directory')
+MULTI30K = ('for --experiment=multi30k, put train.de.gz, train.en.gz, val.* and test_2016_flickr.* of '
+            'github.com/multi30k/dataset, folder data/task1/raw, into one directory')
 Splits = dict[str, tuple[list[str], list[str]]]  # name -> (sources, targets)
 
 
@@ -93,7 +93,8 @@ def read_splits(path: str | pathlib.Path, source_lang: str, target_lang: str, tr
         names = {split: (name,) if name else NAMES[split] for split, name in zip(NAMES, (train, valid, test))}
         splits = {split: _find(path, source_lang, target_lang, name, columns) for split, name in names.items()}
     elif ',' not in str(path) and not path.exists():
-        raise UserError(f'{path} does not exist; {MULTI30K}')
+        raise UserError(f'{path} does not exist; name a .tsv, two line-aligned files, or a folder of splits; '
+                        f'{MULTI30K}')
     else:
         splits = _hold_out(*read_pairs(path, columns), held_out)
         for split, (sources, _) in splits.items():

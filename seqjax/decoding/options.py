@@ -34,8 +34,8 @@ class Decoding:
     def check(self) -> None:
         """Raises UserError where fields do not fit each other."""
         if self.method == 'beam' and self.nbest > self.beam_size:
-            raise UserError(f'decoding.nbest={self.nbest} is more than decoding.beam_size={self.beam_size}: a beam '
+            raise UserError(f'--decoding.nbest={self.nbest} is more than --decoding.beam_size={self.beam_size}: a beam '
                             f'returns at most its size; raise beam_size or lower nbest')
         if self.method == 'sample' and not self.temperature > 0:
-            raise UserError(f'decoding.temperature={self.temperature} does not sample: it must be above 0; '
+            raise UserError(f'--decoding.temperature={self.temperature} does not sample: it must be above 0; '
                             f'use --decoding.method=greedy for the likeliest token')

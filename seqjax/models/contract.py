@@ -38,7 +38,7 @@ class Translator(nn.Module):
         return self.decode(tokens_BT, self.encode(source_BS))[0]
 
     def check(self) -> None:
-        """Raises UserError where fields do not fit each other."""
+        """Raises UserError where fields do not fit each other; called before the data are known, and again after."""
 
     def partition_rules(self) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
         """(regex on a parameter's path, mesh axis of each trailing dimension); the first match wins."""

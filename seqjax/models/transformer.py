@@ -45,7 +45,7 @@ class Transformer(Translator):
         if self.hidden_size % self.num_heads:
             raise UserError(f'--model.num_heads={self.num_heads} does not divide --model.hidden_size='
                             f'{self.hidden_size}; choose a divisor')
-        if self.tie == 'all' and self.source_size != self.target_size:
+        if self.tie == 'all' and self.source_size != self.target_size:  # None, both, until the data are read
             raise UserError('--model.tie=all needs one vocabulary for both sides (source has '
                             f'{self.source_size} pieces, target {self.target_size}); set --task.joint_vocabulary or '
                             '--model.tie=target')

@@ -37,8 +37,8 @@ class Optimizer:
     def check(self) -> None:
         """Raises UserError where options do not fit each other."""
         if self.schedule == 'inverse_sqrt' and self.warmup_steps == 0:
-            raise UserError('schedule=inverse_sqrt with warmup_steps=0: the peak lies at the end of the warm-up; '
-                            'set warmup_steps to 1 or more')
+            raise UserError('--optimizer.schedule=inverse_sqrt with --optimizer.warmup_steps=0: the peak '
+                            'lies at the end of the warm-up; set it to 1 or more')
 
     @property
     def depends_on_steps(self) -> bool:
@@ -53,8 +53,8 @@ class Optimizer:
         """
         self.check()
         if self.depends_on_steps and self.warmup_steps >= total_steps:
-            raise UserError(f'warmup_steps={self.warmup_steps} leaves nothing of {total_steps} steps for '
-                            f'schedule={self.schedule} to fall in; lower warmup_steps or raise steps')
+            raise UserError(f'--optimizer.warmup_steps={self.warmup_steps} leaves nothing of {total_steps} steps for '
+                            f'--optimizer.schedule={self.schedule} to fall in; lower warmup_steps or raise steps')
 
         def schedule(number: Any) -> jax.Array:
             return self.learning_rate * self._shape(jnp.asarray(number, jnp.float32), total_steps)

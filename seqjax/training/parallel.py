@@ -29,17 +29,17 @@ def mesh_sizes(mesh: str, devices: int) -> dict[str, int]:
     for part in filter(None, mesh.replace(' ', '').split(',')):
         name, _, size = part.partition('=')
         if name not in AXES:
-            raise UserError(f'mesh {mesh!r}: unknown axis {name!r}{did_you_mean(name, AXES)}')
+            raise UserError(f'--training.mesh={mesh}: unknown axis {name!r}{did_you_mean(name, AXES)}')
         if name in sizes:
-            raise UserError(f'mesh {mesh!r}: axis {name!r} is given twice')
+            raise UserError(f'--training.mesh={mesh}: axis {name!r} is given twice')
         if not size.isdecimal() or int(size) < 1:
-            raise UserError(f'mesh {mesh!r}: {part!r} is no axis and size; write for example data=2,fsdp=4')
+            raise UserError(f'--training.mesh={mesh}: {part!r} is no axis and size; write for example data=2,fsdp=4')
         sizes[name] = int(size)
     named = math.prod(sizes.values())
     if named > devices:
-        raise UserError(f'mesh {mesh!r} takes {named} devices and there are {devices}; make it smaller')
+        raise UserError(f'--training.mesh={mesh} takes {named} devices and there are {devices}; make it smaller')
     if 'data' not in sizes and devices % named:
-        raise UserError(f'mesh {mesh!r}: {named} does not divide the {devices} devices; name the data axis too')
+        raise UserError(f'--training.mesh={mesh}: {named} does not divide the {devices} devices; name data too')
     return {axis: sizes.get(axis, devices // named if axis == 'data' else 1) for axis in AXES}
 
 
@@ -64,15 +64,15 @@ class Placement:
         processes = len({device.process_index for device in devices})
         if mode != 'jit':
             if processes > 1:
-                raise UserError(f'{mode} runs in one process and there are {processes}; use jit')
+                raise UserError(f'--training.parallel={mode} runs in one process and there are {processes}; use jit')
             if used > sizes['data']:
-                raise UserError(f'mesh {mesh!r} splits parameters, which {mode} cannot; use jit, or name only data')
+                raise UserError(f'--training.mesh={mesh} splits parameters, which {mode} cannot; use jit, or only data')
         elif processes > 1:
             if used < len(devices):
-                raise UserError(f'mesh {mesh!r} leaves out {len(devices) - used} of the {len(devices)} devices of '
+                raise UserError(f'--training.mesh={mesh} leaves out {len(devices) - used} of {len(devices)} devices of '
                                 f'{processes} processes; several processes use all')
             if (len(devices) // processes) % sizes['tensor']:
-                raise UserError(f'mesh {mesh!r}: tensor={sizes["tensor"]} does not divide the '
+                raise UserError(f'--training.mesh={mesh}: tensor={sizes["tensor"]} does not divide the '
                                 f'{len(devices) // processes} devices of a process')
         self.mode, self.rules, self.processes = mode, tuple(rules), processes
         # Axes that pmap would make itself: on another mesh, equal but for its axes, the second step compiles again.

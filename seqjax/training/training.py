@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from seqjax.errors import UserError
-from seqjax.options import option
+from seqjax.options import option, unparse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Training:
     def check(self) -> None:
         """Refuses a run with no length or two, and a batch that micro-batches do not divide."""
         if (self.steps is None) == (self.epochs is None):
-            raise UserError(f'--training.steps={self.steps} and --training.epochs={self.epochs}: exactly one of them '
-                            'says how long to train; set the other to none')
+            raise UserError(f'--training.steps={unparse(self.steps)} and --training.epochs={unparse(self.epochs)}: '
+                            'exactly one of them says how long to train, and the other is none')
         if self.batch_size % self.accumulate:
             raise UserError(f'--training.accumulate={self.accumulate} does not divide --training.batch_size='
                             f'{self.batch_size}; choose a divisor')
