@@ -1,10 +1,26 @@
 """Eight virtual CPU devices and a persistent compilation cache for every test; set before jax is imported."""
 
+import gc
 import os
 import pathlib
 
-os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=8')
+import pytest
+
+os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=8 '
+                                   # See seqjax.compilation.order_collectives, which is too late for a test.
+                                   '--xla_cpu_enable_concurrency_optimized_scheduler=false')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 CACHE = pathlib.Path(__file__).parents[1] / '.cache' / 'compilation'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
+# Programs as small as those of the tests take longer to optimise than to run.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forget_programs():
+    """Unloads what a file compiled: each program holds memory maps, and a process may have only so many (65,530)."""
+    yield
+    import jax
+    jax.clear_caches()
+    gc.collect()

@@ -7,7 +7,7 @@ import jax
 import pytest
 from regenerate import GOLDEN, composed, pairs
 
-from seqjax import catalogue, flags, launcher
+from seqjax import catalogue, launcher
 from seqjax.experiment import GROUPS
 from seqjax.options import options, unparse
 

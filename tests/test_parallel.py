@@ -274,7 +274,7 @@ def process(port, rank, directory):
     jax.distributed.initialize(f'127.0.0.1:{port}', 2, int(rank))
     with pytest.raises(UserError, match='pmap runs in one process and there are 2'):
         Placement('pmap')
-    with pytest.raises(UserError, match='leaves out 2 of the 4 devices of 2 processes'):
+    with pytest.raises(UserError, match='leaves out 2 of 4 devices of 2 processes'):
         Placement('jit', 'data=2')
     with pytest.raises(UserError, match='tensor=4 does not divide the 2 devices'):
         Placement('jit', 'tensor=4')

@@ -1,0 +1,197 @@
+"""However a step is spread over devices, micro-batches and processes, it is the same step: gradients, losses and SGD's
+parameters (Adam would hide a wrong scale). With dropout, what must differ does.
+"""
+
+import dataclasses
+import functools
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import ROOT, flags, launch, records, summary
+
+from experiments.translation import numerals
+from seqjax import catalogue
+from seqjax.data.batches import Batch, Batches
+from seqjax.layers.dropout import Dropout
+from seqjax.models.contract import shift_right
+from seqjax.prepared import prepare
+from seqjax.reuse import parameters_of
+from seqjax.training.optimizer import Optimizer
+
+RATE = 0.5
+# Of a gradient's largest entry; float32 has 6e-8, and sums over a batch are taken in another order in each setting.
+TOLERANCE = 2e-5
+SETTINGS = [('pmap', '', 1), ('shard_map', '', 1), ('jit', 'data=8', 1), ('pmap', 'data=4', 2),
+            ('jit', 'fsdp=2,tensor=2', 2)]
+
+
+def experiment(model, **options):
+    """Number words, with sizes that 2 and 4 divide, dropout off and SGD."""
+    base = numerals(model)
+    size = dict(num_layers=2, hidden_size=8, dropout=0.0) | ({'num_heads': 2} if model == 'transformer' else {})
+    base = dataclasses.replace(base, optimizer=Optimizer(name='sgd', learning_rate=RATE))
+    return base.replace('task', train_size=60, valid_size=9, test_size=9, highest=999, buckets=1, label_smoothing=0.1
+                        ).replace('model', **size | options).replace('training', batch_size=16)
+
+
+@functools.cache
+def data():
+    """The corpus, and two batches of 16 rows, of which the second has 4 for filler."""
+    prepared = experiment('rnn').task.prepare()
+    batches = Batches(*prepared.ids['train'], 16, prepared.codec.shapes, None)
+    return prepared, [batches.batch(0), batches.batch(3)]
+
+
+def trained(model, mode, mesh, accumulate):
+    """Parameters before, after one and after two steps, and the sums of both."""
+    prepared, batches = data()
+    spread = experiment(model).replace('training', parallel=mode, mesh=mesh, accumulate=accumulate)
+    ready = prepare(spread, prepared.codec)
+    learner = ready.learner(9)
+    step = ready.placement.step(learner.step)
+    state = ready.placement.place_state(jax.jit(learner.init)(jax.random.key(0)))
+    params, sums = [jax.device_get(state.params)], []
+    for batch in batches:
+        state, out = step(state, ready.placement.place_batch(batch))
+        params.append(jax.device_get(state.params))
+        sums.append({name: np.array(pair) for name, pair in jax.device_get(out).items()})
+    return params, sums
+
+
+def close(ours, theirs, what):
+    """Each array to TOLERANCE of its largest entry."""
+    def check(path, a, b):
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * max(np.abs(b).max(), 1e-2),
+                                   err_msg=f'{what} {jax.tree_util.keystr(path)}')
+
+    jax.tree_util.tree_map_with_path(check, ours, theirs)
+
+
+@pytest.mark.parametrize('model', catalogue.models())
+def test_every_setting_agrees_with_one_device(model):
+    (before, after, end), sums = trained(model, 'jit', 'data=1', 1)
+    gradient = jax.tree.map(lambda a, b: (a - b) / RATE, before, after)
+    assert all(np.abs(leaf).max() > 1e-7 for leaf in jax.tree.leaves(gradient)), 'each parameter has a gradient'
+    for setting in SETTINGS:
+        (_, other, other_end), other_sums = trained(model, *setting)
+        close(jax.tree.map(lambda a, b: (a - b) / RATE, before, other), gradient, f'{setting} gradient')
+        close(other_end, end, f'{setting} parameters')
+        close(other_sums, sums, f'{setting} sums')
+
+
+def test_the_batches_would_show_a_mean_of_means():
+    """Replicas and micro-batches hold unlike numbers of tokens, and of rows."""
+    _, batches = data()
+    tokens, rows = ([np.array([(part != 0).sum() for part in np.split(x, 8)]) for x in xs] for xs in (
+        [batch.target for batch in batches], [batch.weight for batch in batches]))
+    assert all(len(set(counts)) > 2 for counts in tokens)
+    assert rows[1].min() == 0
+
+
+def nll_by_row(model, mode, mesh, accumulate, steps=1):
+    """Each row's loss in a batch of one sentence eight times, in each step (parameters stand still): (steps, 8)."""
+    prepared, (batch, _) = data()
+    spread = experiment(model, dropout=0.4).replace(
+        'training', batch_size=8, parallel=mode, mesh=mesh, accumulate=accumulate)
+    spread = dataclasses.replace(spread, optimizer=Optimizer(name='sgd', learning_rate=1e-30))
+    ready = prepare(spread, prepared.codec)
+
+    def loss(params, batch, rng, step):
+        logits_BTV = ready.experiment.model.apply({'params': params}, batch.source, shift_right(batch.target),
+                                                  rngs={'dropout': rng})
+        nll_BT = -jnp.take_along_axis(jax.nn.log_softmax(logits_BTV), batch.target[:, :, None], axis=-1)[:, :, 0]
+        nll_B = (nll_BT * (batch.target != 0)).sum(1)
+        one = jnp.ones(())
+        return {'loss': (nll_B.sum(), one)}, {f'row {i}': (jnp.where(batch.row == i, nll_B, 0).sum(), one)
+                                              for i in range(8)}
+
+    learner = dataclasses.replace(ready.learner(9), loss=loss)
+    step = ready.placement.step(learner.step)
+    state = ready.placement.place_state(jax.jit(learner.init)(jax.random.key(0)))
+    same = Batch(*(np.repeat(x[:1], 8, axis=0) for x in batch[:3]), np.arange(8, dtype=np.int32))
+    found = []
+    for _ in range(steps):
+        state, sums = step(state, ready.placement.place_batch(same))
+        found.append([float(sums[f'row {i}'][0]) for i in range(8)])
+    return np.array(found)
+
+
+@pytest.mark.parametrize('model', ['transformer', 'gru'])
+@pytest.mark.parametrize(('mode', 'mesh', 'accumulate'), [
+    ('pmap', '', 1), ('shard_map', '', 1), ('jit', 'data=1', 8), ('pmap', 'data=4', 2), ('jit', 'data=4', 2)])
+def test_dropout_differs_in_replicas_micro_batches_and_steps(model, mode, mesh, accumulate):
+    """Each row lies at the same place of its replica's micro-batch: only the key can tell them apart."""
+    nll = nll_by_row(model, mode, mesh, accumulate, steps=2)
+    assert len(np.unique(nll.round(4))) == 16, nll
+    np.testing.assert_array_equal(nll[:1], nll_by_row(model, mode, mesh, accumulate))
+
+
+@pytest.mark.parametrize('model', ['transformer', 'gru', 'luong'])
+def test_dropout_differs_in_layers_and_places(model):
+    """No two masks of a pass are the same: rate 0.5, so half of two masks agree."""
+    prepared, _ = data()
+    net = prepare(experiment(model, dropout=0.5, hidden_size=32, num_layers=3), prepared.codec).experiment.model
+    rows = np.full((8, 12), 5, np.int32)  # no padding, where outputs may be 0 anyway
+    params = jax.jit(net.init)(jax.random.key(0), rows, rows)['params']
+    _, sown = jax.jit(lambda params, key: net.apply(
+        {'params': params}, rows, rows, rngs={'dropout': key}, mutable=['intermediates'],
+        capture_intermediates=lambda module, method: isinstance(module, Dropout)))(params, jax.random.key(1))
+    masks = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(sown['intermediates'])[0]:
+        layers = np.asarray(leaf) != 0
+        if 'rop' in jax.tree_util.keystr(path):
+            masks += [(jax.tree_util.keystr(path), mask) for mask in (layers if layers.ndim == 4 else [layers])]
+    masks = [(name, mask) for name, mask in masks if 0.4 < mask.mean() < 0.6]  # relu makes zeros too
+    assert len(masks) >= 4, [name for name, _ in masks]
+    for i, (name, mask) in enumerate(masks):
+        for other, theirs in masks[:i]:
+            if mask.shape == theirs.shape:
+                assert 0.4 < (mask == theirs).mean() < 0.6, (name, other)
+
+
+def test_two_processes_are_one(tmp_path):
+    """Two processes of two devices: the metrics and parameters of one device, and files written once."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        address = f'127.0.0.1:{free.getsockname()[1]}'
+    more = ['--optimizer.name=sgd', f'--optimizer.learning_rate={RATE}', '--model.dropout=0', '--training.steps=6',
+            '--training.log_every=1', '--training.checkpoint_every=4', '--training.evaluate_every=3',
+            '--training.parallel=jit']
+    environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+    logs = [tmp_path / f'log{i}' for i in range(2)]
+    processes = []
+    try:
+        for i, log in enumerate(logs):
+            command = [sys.executable, 'launch.py', *flags(tmp_path / 'two', *more, '--training.mesh=data=2,fsdp=2'),
+                       f'--coordinator={address}', '--processes=2', f'--process={i}']
+            with open(log, 'w') as file:
+                processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file))
+        codes = [process.wait(200) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0], '\n'.join(log.read_text()[-2000:] for log in logs)
+    assert launch(*flags(tmp_path / 'one', *more)) == 0
+    one, two = records(tmp_path / 'one'), records(tmp_path / 'two')
+    assert [(r['step'], r['split']) for r in one] == [(r['step'], r['split']) for r in two]
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ('loss', 'nll', 'gradient_norm'):
+            np.testing.assert_allclose(ours.get(name, 0), theirs.get(name, 0), rtol=1e-4, err_msg=str(ours))
+    assert one[0]['loss'] - one[-1]['loss'] > 0.1, 'nothing was learned, and everything agrees'
+    two, one_ = (jax.device_get(parameters_of(tmp_path / name)) for name in ('two', 'one'))
+    close(two, one_, 'parameters')
+    finals = [summary(tmp_path / name) for name in ('one', 'two')]
+    assert finals[0]['parameters'] == finals[1]['parameters']
+    np.testing.assert_allclose(finals[0]['test']['loss'], finals[1]['test']['loss'], rtol=1e-4)
+    assert (tmp_path / 'two' / 'predictions' / 'test.txt').read_bytes().count(b'\n') == 9
+    assert len(list((tmp_path / 'two').glob('events.*'))) == 1
+    # One process goes on where two ended.
+    assert launch(*flags(tmp_path / 'two', *more, '--training.steps=7')) == 0
+    assert summary(tmp_path / 'two')['steps'] == 7
