@@ -6,6 +6,7 @@ from seqjax.catalogue import load
 from seqjax.experiment import Experiment
 from seqjax.options import options
 from seqjax.tasks.corpora import TFDS, Numerals, Parallel, Reverse
+from seqjax.tasks.translation import Translation
 from seqjax.training.optimizer import Optimizer
 from seqjax.training.training import Training
 
@@ -19,7 +20,12 @@ def build(model: str, **fields: Any) -> Any:
 
 
 def numerals(model: str = 'transformer') -> Experiment:
-    """English number words to French ones: real language, nothing to download."""
+    """English number words to French ones: real language, nothing to download.
+
+    python launch.py --experiment=numerals --model=MODEL
+    Exact match on 1,000 held-out numbers: transformer 99.8 % (1 minute on two CPU cores), bahdanau and luong 100 %,
+    gru 99.8 %, lstm 99.7 %, rnn 88.7 % (a few minutes each).
+    """
     return Experiment(
         task=Numerals(max_length=32, metric='exact_match'),
         model=build(model, num_layers=1 if model == 'bahdanau' else 2, hidden_size=128, num_heads=4,
@@ -30,7 +36,13 @@ def numerals(model: str = 'transformer') -> Experiment:
 
 
 def reverse(model: str = 'luong') -> Experiment:
-    """Lists of integers backwards, tested on longer ones; for luong, joeynmt's rnn_reverse recipe."""
+    """Lists of integers backwards, tested on longer ones; for luong, joeynmt's rnn_reverse recipe.
+
+    python launch.py --experiment=reverse --training.seed=SEED
+    Validation BLEU of luong at step 4,000, three seeds: 95.9, 92.6, 95.6; best by step 7,000: 96.5, 96.7, 97.6 (four
+    minutes on two CPU cores). With --model=transformer 100 % exact match up to the lengths of training and 12 % beyond
+    (15 minutes).
+    """
     if model == 'transformer':
         size = dict(num_layers=2, hidden_size=128, num_heads=4, feedforward_size=512, dropout=0.0)
         # Falling to 0: a constant rate keeps losing one list in ten of those that it has learned.
@@ -45,7 +57,11 @@ def reverse(model: str = 'luong') -> Experiment:
 
 
 def multi30k(model: str = 'transformer') -> Experiment:
-    """Multi30k German to English (Elliott et al. 2016), from a folder of the published files."""
+    """Multi30k German to English (Elliott et al. 2016), from a folder of the published files.
+
+    python launch.py --experiment=multi30k --task.path=DIR --model=MODEL
+    What was run of it, and for how long: docs/results.md.
+    """
     if model == 'transformer':
         size = dict(num_layers=3, hidden_size=256, num_heads=8, feedforward_size=1024, dropout=0.15, tie='all')
         optimizer = Optimizer(learning_rate=1.6e-3, beta2=0.98, schedule='inverse_sqrt', warmup_steps=400,
@@ -63,20 +79,29 @@ def multi30k(model: str = 'transformer') -> Experiment:
 
 
 def parallel(model: str = 'transformer') -> Experiment:
-    """Your own parallel text: a .tsv, two line-aligned files, or a folder of splits."""
-    return Experiment(
-        task=Parallel(vocabulary='bpe', vocabulary_size=8000, joint_vocabulary=True, max_length=100, buckets=4,
-                      label_smoothing=0.1),
-        model=build(model),
-        optimizer=Optimizer(learning_rate=1e-3, schedule='inverse_sqrt', warmup_steps=800, clip_norm=1.0),
-        training=Training(steps=None, epochs=10, batch_size=64))
+    """Your own parallel text: a .tsv, two line-aligned files, or a folder of splits.
+
+    python launch.py --experiment=parallel --task.path=my.tsv
+    """
+    return of_any_text(Parallel(**PIECES), model)
 
 
 def tfds(model: str = 'transformer') -> Experiment:
-    """A translation dataset of TensorFlow Datasets, read without TensorFlow."""
+    """A translation dataset of TensorFlow Datasets, read without TensorFlow.
+
+    python launch.py --experiment=tfds --task.dataset=wmt14_translate/de-en --task.data_dir=DIR
+    """
+    return of_any_text(TFDS(**PIECES), model)
+
+
+PIECES = dict(vocabulary='bpe', vocabulary_size=8000, joint_vocabulary=True, max_length=100, buckets=4,
+              label_smoothing=0.1)
+
+
+def of_any_text(task: Translation, model: str) -> Experiment:
+    """Where nothing is known of the text: the model's own defaults, and ten passes."""
     return Experiment(
-        task=TFDS(vocabulary='bpe', vocabulary_size=8000, joint_vocabulary=True, max_length=100, buckets=4,
-                  label_smoothing=0.1),
+        task=task,
         model=build(model),
         optimizer=Optimizer(learning_rate=1e-3, schedule='inverse_sqrt', warmup_steps=800, clip_norm=1.0),
         training=Training(steps=None, epochs=10, batch_size=64))

@@ -33,17 +33,6 @@ def counted() -> Iterator[Compiled]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def order_collectives() -> None:
-    """Makes virtual CPU devices take collectives in one order; to be called before jax's first use.
-
-    XLA's scheduler for CPUs lets independent collectives run in whatever order, so that two devices wait for each other
-    and the process is aborted after 40 s: seen in most runs on a mesh of two axes, once programs come from the cache.
-    """
-    flag, given = '--xla_cpu_enable_concurrency_optimized_scheduler', os.environ.get('XLA_FLAGS', '')
-    if 'xla_force_host_platform_device_count' in given and flag not in given:
-        os.environ['XLA_FLAGS'] = f'{given} {flag}=false'
-
-
 def keep(folder: str) -> None:
     """Keeps compiled programs in `folder` for later runs; 'none' keeps nothing, '' keeps them where jax is told to.
 

@@ -122,7 +122,6 @@ def start(launch: Launch) -> None:
     if launch.process >= launch.processes:
         raise UserError(f'--process={launch.process} is not one of --processes={launch.processes}, counted from 0')
     from seqjax import compilation
-    compilation.order_collectives()
     compilation.keep(launch.compilation_cache)
     if launch.coordinator is not None:
         import jax

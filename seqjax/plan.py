@@ -50,7 +50,7 @@ def plan(experiment: Experiment, say: Callable[[str], None] = print) -> dict[str
     batch = batches.batch(largest)
     counts['flops'] = flops.count(learner.step, state, batch)
     step = placement.step(learner.step)
-    analysis = placement.lower(step, state, batch).compile().memory_analysis()
+    analysis = placement.memory(step, state, batch)
     counts['peak_bytes'] = (analysis.argument_size_in_bytes + analysis.output_size_in_bytes
                             + analysis.temp_size_in_bytes - analysis.alias_size_in_bytes)
     say(f'\n{counts["parameters"]:,} parameters; on each device {megabytes(counts["parameter_bytes"])} of parameters, '

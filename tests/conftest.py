@@ -6,9 +6,7 @@ import pathlib
 
 import pytest
 
-os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=8 '
-                                   # See seqjax.compilation.order_collectives, which is too late for a test.
-                                   '--xla_cpu_enable_concurrency_optimized_scheduler=false')
+os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=8')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 CACHE = pathlib.Path(__file__).parents[1] / '.cache' / 'compilation'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))

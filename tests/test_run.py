@@ -52,8 +52,8 @@ def data(tmp_path_factory):
 
 
 def sizes(model):
-    """The flags of a small model."""
-    return ['--model.hidden_size=8', '--model.num_layers=1',
+    """The flags of a small model, and of a warm-up that a few steps hold."""
+    return ['--model.hidden_size=8', '--model.num_layers=1', '--optimizer.warmup_steps=1',
             *(['--model.num_heads=2', '--model.feedforward_size=8'] if model == 'transformer' else
               ['--model.embedding_size=8'])]
 

@@ -5,10 +5,11 @@ the whole batch, has no such name, and may split parameters too ('fsdp', 'tensor
 come out as whole arrays in every mode: no leading device axis, so that checkpoints do not know the mode.
 """
 
+import contextlib
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -157,16 +158,19 @@ class Placement:
 
         return self._compile(update, place, donate=True)
 
-    def lower(self, compiled: Callable, state: Any, batch: Any) -> jax.stages.Lowered:
-        """Lowers what `step` or `sums` returned for a state's shapes, with shardings, and for all rows of a batch.
+    def memory(self, compiled: Callable, state: Any, batch: Any) -> Any:
+        """What a device will need, by XLA's `memory_analysis`, to run what `step` or `sums` returned; nothing is run.
 
-        Nothing is computed: `.compile().memory_analysis()` says what a step will need.
+        Args:
+          state: its shapes, with shardings.
+          batch: all rows of one.
         """
         def shape(x: Any) -> jax.ShapeDtypeStruct:
             split = (self.batch_shards, x.shape[0] // self.batch_shards) if self.mode == 'pmap' else x.shape[:1]
             return jax.ShapeDtypeStruct((*split, *x.shape[1:]), x.dtype, sharding=self._split)
 
-        return compiled.lower(state, jax.tree.map(shape, batch))
+        with self._uncached():
+            return compiled.lower(state, jax.tree.map(shape, batch)).compile().memory_analysis()
 
     def sums(self, fn: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Compiles fn(params, batch) -> sums, totalled over the replicas."""
@@ -195,12 +199,12 @@ class Placement:
     def _compile(self, fn: Callable, place: Callable, donate: bool = False, rows: bool = False) -> Callable:
         """fn(state or params, batch, *extra) over the replicas; `place` says where jit leaves the results."""
         donated = (0,) if donate else ()
-        if self.mode == 'jit':
-            return jax.jit(lambda *args: place(fn(*args)), donate_argnums=donated)
 
         @functools.cache
         def mapped(arguments: int) -> Callable:
             rest = arguments - 2
+            if self.mode == 'jit':
+                return jax.jit(lambda *args: place(fn(*args)), donate_argnums=donated)
             if self.mode == 'pmap':
                 return jax.pmap(fn, axis_name='data', in_axes=(None, 0) + (None,) * rest, out_axes=0 if rows else None,
                                 donate_argnums=donated, devices=list(self.mesh.devices.flat))
@@ -209,10 +213,29 @@ class Placement:
                                          out_specs=P('data') if rows else P(), check_vma=False), donate_argnums=donated)
 
         def run(*args: Any) -> Any:
-            return mapped(len(args))(*args)
+            with self._uncached():
+                return mapped(len(args))(*args)
 
         run.lower = lambda *args: mapped(len(args)).lower(*args)
         return run
+
+    @contextlib.contextmanager
+    def _uncached(self) -> Iterator[None]:
+        """Keeps what is compiled for several CPU devices out of jax's cache on disk.
+
+        A program that comes back from there has forgotten the order of its collectives (jax 0.10.2): two devices wait
+        for each other, and after 40 seconds XLA aborts the process.
+        """
+        if self.mesh.size == 1 or self.mesh.devices.flat[0].platform != 'cpu':
+            yield
+            return
+        name = 'jax_persistent_cache_min_compile_time_secs'
+        before = getattr(jax.config, name)
+        jax.config.update(name, math.inf)
+        try:
+            yield
+        finally:
+            jax.config.update(name, before)
 
 
 def names(path: tuple) -> str:
