@@ -34,7 +34,8 @@ SETTINGS = [('pmap', '', 1), ('shard_map', '', 1), ('jit', 'data=8', 1), ('pmap'
 def experiment(model, **options):
     """Number words, with sizes that 2 and 4 divide, dropout off and SGD."""
     base = numerals(model)
-    size = dict(num_layers=2, hidden_size=8, dropout=0.0) | ({'num_heads': 2} if model == 'transformer' else {})
+    size = dict(num_layers=1, hidden_size=8, dropout=0.0) | (
+        {'num_layers': 2, 'num_heads': 2} if model == 'transformer' else {})
     base = dataclasses.replace(base, optimizer=Optimizer(name='sgd', learning_rate=RATE))
     return base.replace('task', train_size=60, valid_size=9, test_size=9, highest=999, buckets=1, label_smoothing=0.1
                         ).replace('model', **size | options).replace('training', batch_size=16)
@@ -77,7 +78,7 @@ def close(ours, theirs, what):
 def test_every_setting_agrees_with_one_device(model):
     (before, after, end), sums = trained(model, 'jit', 'data=1', 1)
     gradient = jax.tree.map(lambda a, b: (a - b) / RATE, before, after)
-    assert all(np.abs(leaf).max() > 1e-7 for leaf in jax.tree.leaves(gradient)), 'each parameter has a gradient'
+    assert all(np.abs(leaf).max() > 3e-6 for leaf in jax.tree.leaves(gradient)), jax.tree.map(np.max, gradient)
     for setting in SETTINGS:
         (_, other, other_end), other_sums = trained(model, *setting)
         close(jax.tree.map(lambda a, b: (a - b) / RATE, before, other), gradient, f'{setting} gradient')
@@ -122,9 +123,9 @@ def nll_by_row(model, mode, mesh, accumulate, steps=1):
     return np.array(found)
 
 
-@pytest.mark.parametrize('model', ['transformer', 'gru'])
-@pytest.mark.parametrize(('mode', 'mesh', 'accumulate'), [
-    ('pmap', '', 1), ('shard_map', '', 1), ('jit', 'data=1', 8), ('pmap', 'data=4', 2), ('jit', 'data=4', 2)])
+@pytest.mark.parametrize(('model', 'mode', 'mesh', 'accumulate'), [
+    ('transformer', 'pmap', '', 1), ('gru', 'shard_map', '', 1), ('transformer', 'jit', 'data=1', 8),
+    ('gru', 'pmap', 'data=4', 2), ('gru', 'jit', 'data=4', 2)])
 def test_dropout_differs_in_replicas_micro_batches_and_steps(model, mode, mesh, accumulate):
     """Each row lies at the same place of its replica's micro-batch: only the key can tell them apart."""
     nll = nll_by_row(model, mode, mesh, accumulate, steps=2)
