@@ -2,18 +2,21 @@
 parameters (Adam would hide a wrong scale). With dropout, what must differ does.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ROOT, flags, launch, records, summary
+from tiny import ROOT, flags, launch, records, steps_of, summary
 
 from experiments.translation import numerals
 from seqjax import catalogue
@@ -156,29 +159,46 @@ def test_dropout_differs_in_layers_and_places(model):
                 assert 0.4 < (mask == theirs).mean() < 0.6, (name, other)
 
 
-def test_two_processes_are_one(tmp_path):
-    """Two processes of two devices: the metrics and parameters of one device, and files written once."""
+@contextlib.contextmanager
+def two_processes(folder, *more):
+    """The launcher twice, two devices each, as one run in folder / 'two'; what they say is in 'log0' and 'log1'."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         address = f'127.0.0.1:{free.getsockname()[1]}'
-    more = ['--optimizer.name=sgd', f'--optimizer.learning_rate={RATE}', '--model.dropout=0', '--training.steps=6',
-            '--training.log_every=1', '--training.checkpoint_every=4', '--training.evaluate_every=3',
-            '--training.parallel=jit']
     environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
-    logs = [tmp_path / f'log{i}' for i in range(2)]
     processes = []
     try:
-        for i, log in enumerate(logs):
-            command = [sys.executable, 'launch.py', *flags(tmp_path / 'two', *more, '--training.mesh=data=2,fsdp=2'),
-                       f'--coordinator={address}', '--processes=2', f'--process={i}']
-            with open(log, 'w') as file:
+        for i in range(2):
+            command = [sys.executable, 'launch.py', *flags(folder / 'two', *SGD, *more),
+                       '--training.mesh=data=2,fsdp=2', f'--coordinator={address}', '--processes=2', f'--process={i}']
+            with open(folder / f'log{i}', 'w') as file:
                 processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file))
-        codes = [process.wait(200) for process in processes]
+        yield processes
     finally:
         for process in processes:
             process.kill()
-    assert codes == [0, 0], '\n'.join(log.read_text()[-2000:] for log in logs)
-    assert launch(*flags(tmp_path / 'one', *more)) == 0
+
+
+def ended(processes, folder):
+    """Their exit codes; what they said where one does not end."""
+    deadline = time.monotonic() + WAIT
+    try:
+        return [process.wait(max(deadline - time.monotonic(), 0)) for process in processes]
+    except subprocess.TimeoutExpired:
+        pytest.fail('\n'.join((folder / f'log{i}').read_text()[-2000:] for i in range(2)))
+
+
+SGD = ['--optimizer.name=sgd', f'--optimizer.learning_rate={RATE}', '--model.dropout=0', '--training.log_every=1',
+       '--training.parallel=jit']
+WAIT = 200  # seconds for processes on a busy machine
+
+
+def test_two_processes_are_one(tmp_path):
+    """Two processes of two devices: the metrics and parameters of one device, and files written once."""
+    more = ['--training.steps=6', '--training.checkpoint_every=4', '--training.evaluate_every=3']
+    with two_processes(tmp_path, *more) as processes:
+        assert ended(processes, tmp_path) == [0, 0], (tmp_path / 'log0').read_text()[-2000:]
+    assert launch(*flags(tmp_path / 'one', *SGD, *more)) == 0
     one, two = records(tmp_path / 'one'), records(tmp_path / 'two')
     assert [(r['step'], r['split']) for r in one] == [(r['step'], r['split']) for r in two]
     for ours, theirs in zip(two, one, strict=True):
@@ -186,13 +206,27 @@ def test_two_processes_are_one(tmp_path):
         for name in ('loss', 'nll', 'gradient_norm'):
             np.testing.assert_allclose(ours.get(name, 0), theirs.get(name, 0), rtol=1e-4, err_msg=str(ours))
     assert one[0]['loss'] - one[-1]['loss'] > 0.1, 'nothing was learned, and everything agrees'
-    two, one_ = (jax.device_get(parameters_of(tmp_path / name)) for name in ('two', 'one'))
-    close(two, one_, 'parameters')
+    params = [jax.device_get(parameters_of(tmp_path / name)) for name in ('two', 'one')]
+    close(*params, 'parameters')
     finals = [summary(tmp_path / name) for name in ('one', 'two')]
     assert finals[0]['parameters'] == finals[1]['parameters']
     np.testing.assert_allclose(finals[0]['test']['loss'], finals[1]['test']['loss'], rtol=1e-4)
     assert (tmp_path / 'two' / 'predictions' / 'test.txt').read_bytes().count(b'\n') == 9
     assert len(list((tmp_path / 'two').glob('events.*'))) == 1
     # One process goes on where two ended.
-    assert launch(*flags(tmp_path / 'two', *more, '--training.steps=7')) == 0
+    assert launch(*flags(tmp_path / 'two', *SGD, *more, '--training.steps=7')) == 0
     assert summary(tmp_path / 'two')['steps'] == 7
+
+
+def test_two_processes_stop_together(tmp_path):
+    """SIGTERM to one: both save the same step and exit with 143."""
+    metrics = tmp_path / 'two' / 'metrics.jsonl'
+    with two_processes(tmp_path, '--training.steps=100000', '--training.checkpoint_every=100000',
+                       '--training.evaluate_every=100000') as processes:
+        deadline = time.monotonic() + WAIT
+        while not metrics.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        processes[1].send_signal(signal.SIGTERM)
+        assert ended(processes, tmp_path) == [143, 143]
+    assert steps_of(tmp_path / 'two') == [records(tmp_path / 'two')[-1]['step']]
+    assert 'Traceback' not in ''.join((tmp_path / f'log{i}').read_text() for i in range(2))

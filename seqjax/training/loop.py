@@ -36,7 +36,9 @@ class Stop:
         self.signum: int | None = None
 
     def __enter__(self):
-        self._before = {s: signal.signal(s, self._remember) for s in (signal.SIGTERM, signal.SIGINT)}
+        # Several processes may get the signal at unlike steps, or one alone: jax's own handler tells the others.
+        signals = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
+        self._before = {s: signal.signal(s, self._remember) for s in signals}
         return self
 
     def __exit__(self, *exception):
