@@ -31,7 +31,7 @@ JOINTS = ['figures', 'rundir', 'prepared', 'reuse', 'run', 'plan']
 for number, joint in enumerate(JOINTS):
     ARROWS[joint] = ' '.join([*(room for room in ARROWS if room not in ('models', *JOINTS)), *JOINTS[:number]])
 ARROWS |= {
-    'studies': 'errors options files experiment rundir run reuse data tasks decoding',
+    'studies': 'errors options files catalogue experiment prepared rundir run reuse data tasks decoding',
     'experiments': 'errors options catalogue experiment tasks models decoding training studies',
     'launcher': 'errors options files compilation catalogue flags data training experiment ' + ' '.join(JOINTS),
     'launch': 'launcher',

@@ -1,0 +1,1 @@
+"""Studies: many runs that differ in chosen options, one claim, one answer."""

@@ -1,0 +1,136 @@
+"""What a study is: a claim, the trials that test it, what is measured, and how the answer is read off the results."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from seqjax.errors import UserError
+from seqjax.studies.axes import SEED, Settings, cross, seeds
+from seqjax.studies.table import Interval, Row, Table
+
+Form = Literal['full', 'quick', 'smoke']  # an hour or so on two cores; two minutes; 15 seconds, for the tests
+Answer = Literal['supported', 'not supported', 'undecided']
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The answer to a claim: an effect, its interval over seeds, and a sentence that says both in words."""
+
+    answer: Answer
+    sentence: str
+    effect: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    unit: str = ''
+
+
+def decide(effect: Interval, at_least: float, sentence: str, unit: str = '') -> Verdict:
+    """Supported where the whole interval reaches `at_least`, not supported where none of it does, else undecided.
+
+    With fewer than two independent values there is no interval, and nothing is decided.
+    """
+    if math.isnan(effect.low):
+        answer = 'undecided'
+    elif effect.low >= at_least:
+        answer = 'supported'
+    elif effect.high < at_least:
+        answer = 'not supported'
+    else:
+        answer = 'undecided'
+    return Verdict(answer, sentence, effect.mean, effect.low, effect.high, unit)
+
+
+def all_of(verdicts: Sequence[Verdict]) -> Verdict:
+    """A claim of several parts holds when all of them do, and falls with any; the effect is that of the first part."""
+    answers = [verdict.answer for verdict in verdicts]
+    answer = ('not supported' if 'not supported' in answers else
+              'undecided' if 'undecided' in answers else 'supported')
+    first = verdicts[0]
+    return dataclasses.replace(first, answer=answer, sentence=' '.join(
+        f'{verdict.sentence} ({verdict.answer})' for verdict in verdicts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A claim and how it is tested.
+
+    Args:
+      claim: one sentence, as the literature has it. source: who says so, with section or equation.
+      expect: what was expected before anything was run.
+      base: settings of every trial; 'experiment' and 'model' among them, or on an axis.
+      axes: settings of each trial, from the functions of `axes`; seeds come on top.
+      seeds: how many seeds each setting is run with.
+      measure: what a trial is worth, as rows; see `subject.Subject`. Each row gets the trial's settings as well.
+      verdict: results -> answer. Pure; it must be able to come out each way.
+      figures: results -> {name: matplotlib figure}. Pure.
+      trains: whether trials are trained first; else `measure` sees fresh parameters (timings, initial gradients).
+      floors: rows of what trivial methods reach, with a column 'floor' that names the method; computed once a study,
+        from the subject of its first trial.
+      published: rows of figures that others have published, with a column 'published' that names them.
+      shown: columns of the report's table: what tells its lines apart, then what was measured.
+      workers: the most trials that may run side by side; 1 where they measure time.
+    """
+
+    claim: str
+    source: str
+    expect: str
+    base: Settings
+    axes: Sequence[Settings]
+    measure: Callable[[Any], list[Row]]
+    verdict: Callable[[Table], Verdict] | None
+    figures: Callable[[Table], dict[str, Any]] = lambda table: {}
+    seeds: int = 3
+    trains: bool = True
+    floors: Callable[[Any], list[Row]] = lambda subject: []
+    published: Sequence[Row] = ()
+    shown: tuple[Sequence[str], Sequence[str]] = ((), ())
+    workers: int | None = None
+
+    def trials(self) -> list['Trial']:
+        """The trials, in the order in which they are run: all settings with seed 0 first, so that early results tell
+        something of each."""
+        settings = [both for seed in seeds(self.seeds) for both in cross([self.base], self.axes, [seed])]
+        found = [Trial(setting['experiment'], setting.get('model'), {
+            name: value for name, value in setting.items() if name not in ('experiment', 'model')},
+            self._varying()) for setting in settings]
+        names = [trial.name for trial in found]
+        if not found:
+            raise UserError('the study has no trial: its axes are empty; give each at least one value')
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(f'two trials are the same: {twice[0]}; let their settings differ')
+        return found
+
+    def _varying(self) -> tuple[str, ...]:
+        """The names that tell trials apart."""
+        every = list(dict.fromkeys(name for settings in self.axes for name in settings))
+        return tuple(name for name in every if name != SEED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One run of a study: an experiment, a model, and the flags that differ from the recipe."""
+
+    experiment: str
+    model: str | None
+    settings: Settings
+    varying: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, such as 'gru,hidden_size=64,seed=0': what varies, and the seed."""
+        parts = []
+        for name in (*self.varying, SEED):
+            if name == 'model':
+                parts.append(str(self.model))
+            elif name == 'experiment':
+                parts.append(self.experiment)
+            elif name in self.settings:
+                value = str(self.settings[name]).replace('/', '_').replace(' ', '')
+                parts.append(f'{name.rpartition(".")[2]}={value}')
+        return ','.join(parts)
+
+    def row(self) -> Row:
+        """Its settings as columns of the results: experiment, model, and each flag by its dotted name."""
+        return {'experiment': self.experiment, 'model': self.model, **self.settings}
