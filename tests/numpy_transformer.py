@@ -2,6 +2,9 @@
 
 import jax
 import numpy as np
+from numpy_positions import Told
+
+NOTHING = Told('none')
 
 
 def float64(params):
@@ -23,19 +26,20 @@ def positions(length, width):
     return table
 
 
-def attention(Q, K, V, causal=False):
-    """Equation 1; returns context and weights."""
-    scores = Q @ K.T / np.sqrt(K.shape[-1])
-    if causal:
-        scores[np.triu_indices(len(Q), 1, len(K))] = -np.inf
+def attention(Q, K, V, causal=False, bias=0.0):
+    """Equation 1; returns context and weights. `causal` may be a mask (T, S) of what is seen."""
+    scores = Q @ K.T / np.sqrt(K.shape[-1]) + bias
+    if causal is not False:
+        scores[~(np.tri(len(Q), len(K), dtype=bool) if causal is True else causal)] = -np.inf
     weights = softmax(scores)
     return weights @ V, weights
 
 
-def multi_head(query, memory, W_Q, W_K, W_V, W_O, num_heads, causal=False):
+def multi_head(query, memory, W_Q, W_K, W_V, W_O, num_heads, causal=False, told=NOTHING):
     """Concat(head_1, ..., head_h) W^O of section 3.2.2, head_i on the i-th columns; and the weights (H, T, S)."""
-    heads = [attention(query @ q, memory @ k, memory @ v, causal)
-             for q, k, v in zip(*(np.split(W, num_heads, axis=1) for W in (W_Q, W_K, W_V)))]
+    heads = [attention(told.turn(query @ q), told.turn(memory @ k), memory @ v, causal,
+                       told.bias(h, num_heads, len(query)) if query is memory else 0.0)
+             for h, (q, k, v) in enumerate(zip(*(np.split(W, num_heads, axis=1) for W in (W_Q, W_K, W_V))))]
     return np.concatenate([context for context, _ in heads], axis=1) @ W_O, np.array([weights for _, weights in heads])
 
 
@@ -57,17 +61,17 @@ def sublayer(p, norm, x, f):
     return x + f(layer_norm(p['norm'], x)) if norm == 'before' else layer_norm(p['norm'], x + f(x))
 
 
-def self_attention(p, x, num_heads, causal=False):
+def self_attention(p, x, num_heads, causal=False, told=NOTHING):
     q, k, v = np.moveaxis(p['query_key_value'], 1, 0)
-    return multi_head(x, x, q, k, v, p['output'], num_heads, causal)
+    return multi_head(x, x, q, k, v, p['output'], num_heads, causal, told)
 
 
-def encoder_layer(p, x, norm, num_heads):
+def encoder_layer(p, x, norm, num_heads, told=NOTHING, causal=False):
     """(S, D) to (S, D), and the weights (H, S, S)."""
     seen = []
 
     def attend(x):
-        y, weights = self_attention(p['self_attention'], x, num_heads)
+        y, weights = self_attention(p['self_attention'], x, num_heads, causal, told)
         seen.append(weights)
         return y
 
@@ -75,12 +79,12 @@ def encoder_layer(p, x, norm, num_heads):
     return sublayer(p['feedforward_residual'], norm, x, lambda x: feed_forward(p['feedforward'], x)), *seen
 
 
-def decoder_layer(p, x, memory, key, value, norm, num_heads):
+def decoder_layer(p, x, memory, key, value, norm, num_heads, told=NOTHING):
     """(T, D) to (T, D), and the weights on the target (H, T, T) and on the source (H, T, S)."""
     seen = []
 
     def attend(x):
-        y, weights = self_attention(p['self_attention'], x, num_heads, causal=True)
+        y, weights = self_attention(p['self_attention'], x, num_heads, causal=True, told=told)
         seen.append(weights)
         return y
 
@@ -105,22 +109,49 @@ def transformer(model, params, source_S, tokens_T):
     norm, heads, D = model.norm, model.num_heads, model.hidden_size
     seen = {'encoder': [], 'decoder': [], 'cross': []}
 
-    def embed(table, tokens):
-        x = table[tokens] * np.sqrt(D)
+    def embed(side, tokens, shared=False):
+        x = p['target_embedding' if shared else f'{side}_embedding'][tokens] * np.sqrt(D)
+        if model.positions == 'learned':
+            return x + p[f'{side}_position_embedding'][:len(tokens)]
         return x + positions(len(tokens), D) if model.positions == 'sinusoidal' else x
 
-    x = embed(p['target_embedding' if model.tie == 'all' else 'source_embedding'], source_S)
+    told = Told(model.positions, p.get('encoder_relative'), bidirectional=True)
+    x = embed('source', source_S, model.tie == 'all')
     for n in range(model.num_layers):
-        x, weights = encoder_layer(layer(p['encoder'], n), x, norm, heads)
+        x, weights = encoder_layer(layer(p['encoder'], n), x, norm, heads, told)
         seen['encoder'].append(weights)
     memory = layer_norm(p['encoder_norm'], x) if norm == 'before' else x
-    x = embed(p['target_embedding'], tokens_T)
+    told = Told(model.positions, p.get('decoder_relative'))
+    x = embed('target', tokens_T)
     for n in range(model.num_layers):
         key, value = p['memory']['key_value'][:, n, 0], p['memory']['key_value'][:, n, 1]
-        x, mine, theirs = decoder_layer(layer(p['decoder'], n), x, memory, key, value, norm, heads)
+        x, mine, theirs = decoder_layer(layer(p['decoder'], n), x, memory, key, value, norm, heads, told)
         seen['decoder'].append(mine)
         seen['cross'].append(theirs)
     if norm == 'before':
         x = layer_norm(p['decoder_norm'], x)
     output = p['output_embedding' if model.tie == 'none' else 'target_embedding']
     return x @ output.T, {name: np.array(weights) for name, weights in seen.items()}
+
+
+def decoder_only(model, params, source_S, tokens_T):
+    """Logits (T, V) and the weights (N, H, S + T, S + T) of one pass over the source and, after it, the target."""
+    p, S = float64(params), len(source_S)
+    x = np.concatenate([p['target_embedding' if model.tie == 'all' else 'source_embedding'][source_S],
+                        p['target_embedding'][tokens_T]]) * np.sqrt(model.hidden_size)
+    if model.positions == 'learned':
+        x = x + p['position_embedding'][:len(x)]
+    if model.positions == 'sinusoidal':
+        x = x + positions(len(x), model.hidden_size)
+    both = model.prefix_mask == 'prefix'
+    told = Told(model.positions, p.get('decoder_relative'), bidirectional=both)
+    visible = np.tri(len(x), dtype=bool)
+    if both:
+        visible[:S, :S] = True
+    seen = []
+    for n in range(model.num_layers):
+        x, weights = encoder_layer(layer(p['decoder'], n), x, model.norm, model.num_heads, told, visible)
+        seen.append(weights)
+    x = layer_norm(p['decoder_norm'], x) if model.norm == 'before' else x
+    output = p['output_embedding' if model.tie == 'none' else 'target_embedding']
+    return x[S:] @ output.T, np.array(seen)

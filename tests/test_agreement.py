@@ -38,7 +38,7 @@ def experiment(model, **options):
     """Number words, with sizes that 2 and 4 divide, dropout off and SGD."""
     base = numerals(model)
     size = dict(num_layers=1, hidden_size=8, dropout=0.0) | (
-        {'num_layers': 2, 'num_heads': 2} if model == 'transformer' else {})
+        {'num_layers': 2, 'num_heads': 2} if hasattr(base.model, 'num_heads') else {})
     base = dataclasses.replace(base, optimizer=Optimizer(name='sgd', learning_rate=RATE))
     return base.replace('task', train_size=60, valid_size=9, test_size=9, highest=999, buckets=1, label_smoothing=0.1
                         ).replace('model', **size | options).replace('training', batch_size=16)
@@ -52,10 +52,10 @@ def data():
     return prepared, [batches.batch(0), batches.batch(3)]
 
 
-def trained(model, mode, mesh, accumulate):
+def trained(model, mode, mesh, accumulate, **options):
     """Parameters before, after one and after two steps, and the sums of both."""
     prepared, batches = data()
-    spread = experiment(model).replace('training', parallel=mode, mesh=mesh, accumulate=accumulate)
+    spread = experiment(model, **options).replace('training', parallel=mode, mesh=mesh, accumulate=accumulate)
     ready = prepare(spread, prepared.codec)
     learner = ready.learner(9)
     step = ready.placement.step(learner.step)
@@ -77,16 +77,26 @@ def close(ours, theirs, what):
     jax.tree_util.tree_map_with_path(check, ours, theirs)
 
 
-@pytest.mark.parametrize('model', catalogue.models())
-def test_every_setting_agrees_with_one_device(model):
-    (before, after, end), sums = trained(model, 'jit', 'data=1', 1)
+def agree(model, settings, **options):
+    """Gradients, parameters and sums in each setting are those of one device."""
+    (before, after, end), sums = trained(model, 'jit', 'data=1', 1, **options)
     gradient = jax.tree.map(lambda a, b: (a - b) / RATE, before, after)
     assert all(np.abs(leaf).max() > 3e-6 for leaf in jax.tree.leaves(gradient)), jax.tree.map(np.max, gradient)
-    for setting in SETTINGS:
-        (_, other, other_end), other_sums = trained(model, *setting)
+    for setting in settings:
+        (_, other, other_end), other_sums = trained(model, *setting, **options)
         close(jax.tree.map(lambda a, b: (a - b) / RATE, before, other), gradient, f'{setting} gradient')
         close(other_end, end, f'{setting} parameters')
         close(other_sums, sums, f'{setting} sums')
+
+
+@pytest.mark.parametrize('model', catalogue.models())
+def test_every_setting_agrees_with_one_device(model):
+    agree(model, SETTINGS)
+
+
+@pytest.mark.parametrize(('model', 'positions'), [('transformer', 't5'), ('decoderonly', 'rotary')])
+def test_position_encodings_agree_where_parameters_are_split(model, positions):
+    agree(model, SETTINGS[-1:], positions=positions)
 
 
 def test_the_batches_would_show_a_mean_of_means():
@@ -136,7 +146,7 @@ def test_dropout_differs_in_replicas_micro_batches_and_steps(model, mode, mesh, 
     np.testing.assert_array_equal(nll[:1], nll_by_row(model, mode, mesh, accumulate))
 
 
-@pytest.mark.parametrize('model', ['transformer', 'gru', 'luong'])
+@pytest.mark.parametrize('model', ['transformer', 'decoderonly', 'gru', 'luong'])
 def test_dropout_differs_in_layers_and_places(model):
     """No two masks of a pass are the same: rate 0.5, so half of two masks agree."""
     prepared, _ = data()

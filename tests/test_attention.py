@@ -85,8 +85,9 @@ def test_dot_product_attention_is_equation_1_for_each_row_and_head():
 def test_self_attention_equals_numpy_head_by_head():
     layer, x = SelfAttention(H), normal(B, S, D)
     params = randomised(layer, x, MASK[:, None])
-    (out, cache), weights = apply(layer, params, x, MASK[:, None])
-    assert cache is None
+    (out, kept), weights = apply(layer, params, x, MASK[:, None])
+    for ours, kernel in zip(kept, np.moveaxis(np.asarray(params['query_key_value']), 1, 0)[1:], strict=True):
+        np.testing.assert_allclose(ours, (x @ kernel).reshape(B, S, H, -1), rtol=1e-5, atol=1e-5)
     for b, length in enumerate(LENGTHS):
         expected, shares = reference.self_attention(reference.float64(params), x[b, :length].astype(np.float64), H)
         np.testing.assert_allclose(out[b, :length], expected, rtol=1e-4, atol=1e-5)

@@ -61,6 +61,7 @@ def test_shapes_by_hand():
     assert choose_shapes([3, 3, 20], [4, 2, 17], 2) == (Shape(4, 4), Shape(20, 20))
     assert choose_shapes([3, 3, 20], [4, 2, 17], 1, multiple=1) == (Shape(20, 17),)
     assert choose_shapes([1, 2, 3], [1, 2, 3], 8) == (Shape(4, 4),)
+    assert choose_shapes([3, 9], [4, 5], 1, longest=10) == (Shape(10, 8),), 'rounded up, but no further than asked'
     with pytest.raises(ValueError, match='count is 0'):
         choose_shapes([1], [1], 0)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import DEVICES, bigrams, flags, launch, outcome, records, scalars, snapshot, steps_of, summary
 
-from experiments.translation import numerals
+from experiments.translation import ATTENTION_ONLY, numerals
 from seqjax import catalogue, figures
 from seqjax.data import tfds
 from seqjax.plan import plan
@@ -54,7 +54,7 @@ def data(tmp_path_factory):
 def sizes(model):
     """The flags of a small model, and of a warm-up that a few steps hold."""
     return ['--model.hidden_size=8', '--model.num_layers=1', '--optimizer.warmup_steps=1',
-            *(['--model.num_heads=2', '--model.feedforward_size=8'] if model == 'transformer' else
+            *(['--model.num_heads=2', '--model.feedforward_size=8'] if model in ATTENTION_ONLY else
               ['--model.embedding_size=8'])]
 
 
@@ -105,7 +105,7 @@ def test_two_steps(experiment, model, data, tmp_path, monkeypatch, capsys):
     assert predictions.count(b'\n') == 7
 
     if experiment == 'numerals':
-        picture = 'attention' if model in ('bahdanau', 'luong', 'transformer') else 'states'
+        picture = 'attention' if model in ('bahdanau', 'luong', *ATTENTION_ONLY) else 'states'
         for name in (picture, 'learning_curve'):
             assert (workdir / 'figures' / f'{name}.png').read_bytes()[:4] == b'\x89PNG'
             assert str(workdir / 'figures' / f'{name}.png') in said.out
@@ -114,9 +114,12 @@ def test_two_steps(experiment, model, data, tmp_path, monkeypatch, capsys):
         maps = [arrays[name] for name in arrays if name.endswith('cross_attention')]
         assert len(maps) == (picture == 'attention')
         for weights_NBHTS in maps:
-            assert weights_NBHTS.shape[2] == (2 if model == 'transformer' else 1)
+            assert weights_NBHTS.shape[2] == (2 if model in ATTENTION_ONLY else 1)
             there = len(arrays['target_0'])
-            np.testing.assert_allclose(weights_NBHTS[:, 0, :, :there].sum(-1), 1, atol=1e-5)
+            whole_NHT = weights_NBHTS[:, 0, :, :there].sum(-1)
+            if model == 'decoderonly':  # one softmax over the source and the target's own past
+                whole_NHT += arrays['target/decoder/self_attention/self_attention'][:, 0, :, :there].sum(-1)
+            np.testing.assert_allclose(whole_NHT, 1, atol=1e-5)
     assert {path.name for path in workdir.iterdir()} == {
         '.lock', 'config.json', 'flags.txt', 'metrics.jsonl', 'checkpoints', 'predictions', 'summary.json',
         'vocabulary.json', *({'figures'} if experiment == 'numerals' else {}),

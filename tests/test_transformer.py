@@ -1,66 +1,21 @@
 """The Transformer against the paper in numpy, and what must not change its outputs."""
 
-import functools
 import itertools
 import re
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy_transformer as reference
 import pytest
+import transformer_checks as checks
+from transformer_checks import LENGTHS, MOVED, SIZES, SOURCE, TARGET, TOKENS, compiled, name, shapes_of
 
 from seqjax.data.batches import Batch
 from seqjax.errors import UserError
 from seqjax.models.transformer import Transformer
 
-# Two layers, a vocabulary that both sides may share, rows of different lengths and one of padding alone.
-SIZES = dict(source_size=13, target_size=13, source_length=6, num_layers=2, hidden_size=8, num_heads=2,
-             feedforward_size=12, dropout=0.0)
-SOURCE = np.array([[4, 5, 6, 7, 8, 2], [9, 4, 2, 0, 0, 0], [2, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]], np.int32)
-TOKENS = np.array([[1, 4, 5, 6, 7], [1, 9, 8, 7, 6], [1, 3, 4, 10, 12], [1, 5, 5, 5, 5]], np.int32)
-TARGET = np.concatenate([TOKENS[:, 1:], np.full((4, 1), 2)], axis=1).astype(np.int32)
-LENGTHS = (SOURCE != 0).sum(axis=1)
 NORMS, TIES, POSITIONS = ('before', 'after'), ('none', 'target', 'all'), ('sinusoidal', 'none')
-
-
-@functools.cache
-def shapes_of(**fields):
-    model = Transformer(**(SIZES | fields))
-    return jax.eval_shape(model.init, jax.random.key(0), SOURCE, TOKENS)['params']
-
-
-def random_params(shapes):
-    """Every parameter random, biases and scales (around 1) too, or a lost one would not show."""
-    rng = np.random.default_rng(0)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: jnp.asarray((path[-1].key == 'scale') + rng.normal(0, 0.5, x.shape), jnp.float32), shapes)
-
-
-@functools.cache
-def compiled(**fields):
-    """A model with random parameters and its jitted methods."""
-    model = Transformer(**(SIZES | fields))
-    params = random_params(shapes_of(**{key: value for key, value in fields.items() if key in (
-        'norm', 'tie', 'num_layers', 'num_heads')}))
-
-    def jit(method):
-        return jax.jit(lambda params, *args: model.apply({'params': params}, *args, method=method))
-
-    @jax.jit
-    def weighted(params, key=None):
-        """A scalar of all logits of real rows, for gradients."""
-        logits = model.apply({'params': params}, SOURCE, TOKENS, rngs=None if key is None else {'dropout': key})
-        mix = np.random.default_rng(1).normal(size=logits.shape)
-        return (logits[:3] * mix[:3]).sum()
-
-    return types.SimpleNamespace(model=model, params=params, full=jit('__call__'), encode=jit('encode'),
-                                 decode=jit('decode'), gradient=jax.jit(jax.grad(weighted)))
-
-
-def name(fields):
-    return ','.join(f'{key}={value}' for key, value in fields.items())
 
 
 @pytest.mark.parametrize('fields', [dict(norm=norm, tie=tie) for norm, tie in itertools.product(NORMS, TIES)] + [
@@ -101,35 +56,7 @@ def test_capture_shows_every_layer_and_its_weights_are_numpys(norm):
 @pytest.mark.parametrize('fields', [dict(zip(('norm', 'tie', 'positions', 'remat'), choice)) for choice in
                                     itertools.product(NORMS, TIES, POSITIONS, (False, True))], ids=name)
 def test_cached_decoding_equals_all_at_once(fields):
-    """One token at a time; in chunks of two; and from rows that stand at different positions."""
-    run = compiled(**fields)
-    memory = run.encode(run.params, SOURCE)
-    full, nothing = run.decode(run.params, TOKENS, memory)
-    assert nothing is None
-    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(
-        lambda: run.model.apply({'params': run.params}, memory, 7, method='start')))
-
-    def check(carry, position_B, T):
-        """Decodes the T tokens after each row's position and compares them with `full`."""
-        rows = np.arange(4)[:, None]
-        where = position_B[:, None] + np.arange(T)
-        logits, carry = run.decode(run.params, TOKENS[rows, where], memory, carry)
-        np.testing.assert_allclose(logits, full[rows, where], rtol=1e-4, atol=1e-4)
-        np.testing.assert_array_equal(carry['position'], position_B + T)
-        return carry
-
-    carries = [start]
-    for t in range(5):
-        carries.append(check(carries[-1], np.full(4, t), 1))
-    chunked = check(check(start, np.full(4, 0), 2), np.full(4, 2), 2)
-    check(chunked, np.full(4, 4), 1)
-    position_B = np.array([3, 0, 1, 2])
-    mixed = {'position': jnp.asarray(position_B, jnp.int32)} | {
-        key: jnp.stack([carries[p][key][:, row] for row, p in enumerate(position_B)], axis=1)
-        for key in ('keys', 'values')}
-    check(check(mixed, position_B, 1), position_B + 1, 1)
-    check(mixed, position_B, 2)
-    assert np.ptp(full, axis=1).min() > 1e-4, 'logits that do not change with the prefix prove nothing'
+    checks.cached_decoding_equals_all_at_once(compiled(**fields))
 
 
 def test_every_leaf_of_the_carry_has_one_batch_axis():
@@ -146,47 +73,18 @@ def test_every_leaf_of_the_carry_has_one_batch_axis():
 
 @pytest.mark.parametrize('norm', NORMS)
 def test_neighbours_and_padding_change_nothing(norm):
-    run = compiled(norm=norm)
-    full = np.asarray(run.full(run.params, SOURCE, TOKENS))
-    assert np.isfinite(full).all()
-    other, other_tokens = SOURCE.copy(), TOKENS.copy()
-    other[1:], other_tokens[1:] = SOURCE[0], TOKENS[2]
-    np.testing.assert_allclose(run.full(run.params, other, other_tokens)[0], full[0], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(run.full(run.params, SOURCE[::-1], TOKENS[::-1])[::-1], full, rtol=1e-5, atol=1e-5)
-    wider, longer = np.pad(SOURCE, ((0, 0), (0, 3))), np.pad(TOKENS, ((0, 0), (0, 2)))
-    np.testing.assert_allclose(run.full(run.params, wider, longer)[:, :5], full, rtol=1e-4, atol=1e-4)
-    changed = SOURCE.copy()
-    changed[1, 0] = 5
-    assert np.abs(full[1] - run.full(run.params, changed, TOKENS)[1]).max() > 1e-2
-    changed = TOKENS.copy()
-    changed[1, 1] = 5
-    assert np.abs(full[1] - run.full(run.params, SOURCE, changed)[1]).max() > 1e-2
+    checks.neighbours_and_padding_change_nothing(compiled(norm=norm))
 
 
 @pytest.mark.parametrize('norm', NORMS)
 def test_the_future_has_no_gradient_and_the_past_and_the_source_have(norm):
-    """The tokens of row 0 are all different, so that a row of an embedding table is a position."""
-    run = compiled(norm=norm, tie='none')
-    mix = np.random.default_rng(1).normal(size=13)
-
-    def outputs(target, source):
-        params = {**run.params, 'target_embedding': target, 'source_embedding': source}
-        return run.model.apply({'params': params}, SOURCE[:1], TOKENS[:1])[0] @ mix
-
-    jacobians = jax.jit(jax.jacrev(outputs, (0, 1)))(run.params['target_embedding'], run.params['source_embedding'])
-    of_target_TV, of_source_TV = (np.abs(np.asarray(jacobian)).sum(axis=-1) for jacobian in jacobians)
-    of_target_TT = of_target_TV[:, TOKENS[0]]
-    assert (of_target_TT[np.triu_indices(5, 1)] == 0).all()
-    assert (of_target_TT[np.tril_indices(5)] > 1e-4).all()
-    assert (of_source_TV[:, SOURCE[0]] > 1e-4).all()
-    assert (of_source_TV[:, 0] == 0).all()
+    checks.only_the_past_and_the_source_have_a_gradient(compiled(norm=norm, tie='none'))
 
 
 @pytest.mark.parametrize('positions', POSITIONS)
 def test_only_positions_tell_the_order_of_the_source(positions):
     run = compiled(positions=positions)
-    moved = SOURCE[:1, [3, 0, 4, 1, 2, 5]]
-    one, two = (np.asarray(run.full(run.params, source, TOKENS[:1])) for source in (SOURCE[:1], moved))
+    one, two = (np.asarray(run.full(run.params, source, TOKENS[:1])) for source in (SOURCE[:1], MOVED))
     if positions == 'none':
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
     else:
@@ -234,13 +132,7 @@ def test_tied_embeddings_are_one_parameter_that_gets_every_gradient():
 
 @pytest.mark.parametrize('norm', NORMS)
 def test_every_parameter_of_every_layer_has_a_finite_gradient(norm):
-    """Even though a row of the batch is all padding."""
-    run = compiled(norm=norm, tie='none')
-    for path, leaf in jax.tree_util.tree_flatten_with_path(run.gradient(run.params))[0]:
-        assert np.isfinite(leaf).all(), path
-        stacked = path[0].key in ('encoder', 'decoder')
-        for layer in leaf if stacked else [leaf]:
-            assert np.abs(layer).max() > 0, path
+    checks.every_parameter_has_a_finite_gradient(compiled(norm=norm, tie='none'))
 
 
 def test_layers_start_different_and_embeddings_at_the_scale_of_the_paper():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqjax.layers.dropout import Dropout
+from seqjax.layers.positions import Relative, rotate
 
 
 def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -18,19 +19,23 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, weights, 0.0)
 
 
-def dot_product_attention(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array,
-                          mask_BTS: jax.Array, drop=None) -> tuple[jax.Array, jax.Array]:
+def dot_product_attention(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, mask_BTS: jax.Array, drop=None,
+                          bias_BHTS: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """softmax(Q K^T / sqrt(d_k)) V, equation 1.
 
     Args:
       mask_BTS: True where a query may look; broadcast over B and T.
       drop: a function applied to the weights (dropout), or None.
+      bias_BHTS: added to the scaled scores (relative positions), or None.
 
     Returns:
       The context (B, T, H, K) in the dtype of `v_BSHK` and the weights (B, H, T, S) in float32, before dropout.
     """
     scores_BHTS = jnp.einsum('BTHK,BSHK->BHTS', q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
-    weights_BHTS = masked_softmax(scores_BHTS * q_BTHK.shape[-1] ** -0.5, mask_BTS[:, None])
+    scores_BHTS = scores_BHTS * q_BTHK.shape[-1] ** -0.5
+    if bias_BHTS is not None:
+        scores_BHTS = scores_BHTS + bias_BHTS
+    weights_BHTS = masked_softmax(scores_BHTS, mask_BTS[:, None])
     used_BHTS = weights_BHTS if drop is None else drop(weights_BHTS)
     return jnp.einsum('BHTS,BSHK->BTHK', used_BHTS.astype(v_BSHK.dtype), v_BSHK), weights_BHTS
 
@@ -49,33 +54,48 @@ class SelfAttention(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, mask_BTS: jax.Array, cache=None) -> tuple[jax.Array, tuple]:
-        """Attends within `x_BTD`, or within a cache after writing `x_BTD` into it.
+    def __call__(self, x_BTD: jax.Array, mask_BTS: jax.Array, cache=None, relative: Relative = Relative(),
+                 prefix=None) -> tuple[jax.Array, tuple]:
+        """Attends within `x_BTD`, or within a cache after writing `x_BTD` into it; and to a prefix, where there is one.
 
         Args:
-          mask_BTS: True where a query may look; S is T, or the cache's length.
+          mask_BTS: True where a query may look; S is the prefix's length (if any) and T, or the cache's length.
           cache: None, or (keys_NBLHK, values_NBLHK, layer, position_B): where this layer's keys and values are, and
             where each row's next token goes.
+          relative: the positions, where queries, keys or scores know them.
+          prefix: None, or keys and values, each (B, S, H, K), of tokens that stand before all of these. The weights on
+            them are shown as 'cross_attention'.
 
         Returns:
-          The output (B, T, D) and the cache's keys and values, updated (None without a cache).
+          The output (B, T, D) and the cache's keys and values, updated; without a cache, those of `x_BTD`.
         """
         width = x_BTD.shape[-1]
         kernel_D3D = self.param('query_key_value', projection_init(batch_axis=1), (width, 3, width))
         projected = x_BTD @ kernel_D3D.reshape(width, 3 * width).astype(self.dtype)
         q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(
             projected.reshape(*x_BTD.shape[:2], 3, self.num_heads, width // self.num_heads), 2, 0)
+        if relative.turn is not None:  # a cache holds turned keys: their positions do not change
+            q_BTHK, k_BTHK = rotate(q_BTHK, relative.turn), rotate(k_BTHK, relative.turn)
         if cache is not None:
             keys_NBLHK, values_NBLHK, layer, position_B = cache
             rows_B1 = jnp.arange(x_BTD.shape[0])[:, None]
             where_BT = position_B[:, None] + jnp.arange(x_BTD.shape[1])
             keys_NBLHK = keys_NBLHK.at[layer, rows_B1, where_BT].set(k_BTHK, mode='drop')
             values_NBLHK = values_NBLHK.at[layer, rows_B1, where_BT].set(v_BTHK, mode='drop')
-            k_BTHK, v_BTHK, cache = keys_NBLHK[layer], values_NBLHK[layer], (keys_NBLHK, values_NBLHK)
-        context_BTHK, weights_BHTS = dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask_BTS, Dropout(self.dropout))
-        self.sow('intermediates', 'self_attention', weights_BHTS)
+            k_BTHK, v_BTHK, kept = keys_NBLHK[layer], values_NBLHK[layer], (keys_NBLHK, values_NBLHK)
+        else:
+            kept = k_BTHK, v_BTHK
+        before = 0
+        if prefix is not None:
+            before = prefix[0].shape[1]
+            k_BTHK, v_BTHK = (jnp.concatenate([old, new], axis=1) for old, new in zip(prefix, (k_BTHK, v_BTHK)))
+        context_BTHK, weights_BHTS = dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask_BTS, Dropout(self.dropout),
+                                                           relative.bias_BHTS)
+        if prefix is not None:
+            self.sow('intermediates', 'cross_attention', weights_BHTS[..., :before])
+        self.sow('intermediates', 'self_attention', weights_BHTS[..., before:])
         out_DD = self.param('output', projection_init(), (width, width))
-        return context_BTHK.reshape(x_BTD.shape) @ out_DD.astype(self.dtype), cache
+        return context_BTHK.reshape(x_BTD.shape) @ out_DD.astype(self.dtype), kept
 
 
 class CrossAttention(nn.Module):

@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from seqjax.layers.attention import CrossAttention, SelfAttention, projection_init
 from seqjax.layers.dropout import Dropout
+from seqjax.layers.positions import Relative
 
 
 class FeedForward(nn.Module):
@@ -60,7 +61,8 @@ class EncoderLayer(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, x_BSD: jax.Array, mask_BTS: jax.Array) -> tuple[jax.Array, None]:
+    def __call__(self, x_BSD: jax.Array, mask_BTS: jax.Array,
+                 relative: Relative = Relative()) -> tuple[jax.Array, None]:
         """Maps (B, S, D) to (B, S, D)."""
         attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, name='self_attention')
         feedforward = FeedForward(self.feedforward_size, self.dtype, name='feedforward')
@@ -68,14 +70,19 @@ class EncoderLayer(nn.Module):
         def residual(name):
             return Residual(self.norm, self.dropout, self.dtype, name=name)
 
-        x_BSD = residual('self_attention_residual')(x_BSD, lambda x: attention(x, mask_BTS)[0])
+        x_BSD = residual('self_attention_residual')(x_BSD, lambda x: attention(
+            x, mask_BTS, relative=relative)[0])
         x_BSD = residual('feedforward_residual')(x_BSD, feedforward)
         self.sow('intermediates', 'hidden', x_BSD)
         return x_BSD, None
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention on the source, feed-forward. A scan's body: it carries (x_BTD, cache, layer)."""
+    """Causal self-attention, attention on the source, feed-forward. A scan's body: it carries (x_BTD, cache, layer).
+
+    With `cross` False the source is the beginning of the same sequence, as in decoder-only translation: self-attention
+    reads its keys and values beside the target's own, and there is no other attention.
+    """
 
     num_heads: int
     feedforward_size: int
@@ -83,33 +90,44 @@ class DecoderLayer(nn.Module):
     dropout: float
     attention_dropout: float = 0.0
     dtype: str = 'float32'
+    cross: bool = True
 
     @nn.compact
-    def __call__(self, carry, memory_kv, mask_BTL: jax.Array, memory_mask_BS: jax.Array, position_B) -> tuple:
+    def __call__(self, carry, memory_kv, mask_BTL: jax.Array, memory_mask_BS, position_B,
+                 relative: Relative = Relative()) -> tuple:
         """One layer; the cache of all layers is the scan's carry, so that it is updated in place and never copied.
 
         Args:
           carry: (x_BTD, None or (keys_NBLHK, values_NBLHK), layer's index).
-          memory_kv: this layer's keys and values of the source, each (B, S, H, K).
-          mask_BTL: True where a target position may look at another (or at a cache slot).
-          memory_mask_BS: True on real source tokens.
+          memory_kv: this layer's keys and values of the source, each (B, S, H, K); None where `x_BTD` is the source.
+          mask_BTL: True where a position may look at another (or at a cache slot); without `cross`, on the source's
+            positions first.
+          memory_mask_BS: True on real source tokens; without `cross`, None.
           position_B: where each row's next token goes in the cache; None without a cache.
+          relative: the positions, where self-attention knows them.
+
+        Returns:
+          The carry, and where `x_BTD` is the source its keys and values, each (B, S, H, K); else None.
         """
         x_BTD, cache, layer = carry
+        kept = None
         attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, name='self_attention')
-        cross = CrossAttention(self.num_heads, self.attention_dropout, self.dtype, name='cross_attention')
         feedforward = FeedForward(self.feedforward_size, self.dtype, name='feedforward')
 
         def residual(name):
             return Residual(self.norm, self.dropout, self.dtype, name=name)
 
         def attend(x):
-            nonlocal cache
-            y, cache = attention(x, mask_BTL, None if cache is None else (*cache, layer, position_B))
+            nonlocal kept
+            y, kept = attention(x, mask_BTL, None if cache is None else (*cache, layer, position_B), relative,
+                                None if self.cross else memory_kv)
             return y
 
         x_BTD = residual('self_attention_residual')(x_BTD, attend)
-        x_BTD = residual('cross_attention_residual')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS))
+        if self.cross:
+            cross = CrossAttention(self.num_heads, self.attention_dropout, self.dtype, name='cross_attention')
+            x_BTD = residual('cross_attention_residual')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS))
         x_BTD = residual('feedforward_residual')(x_BTD, feedforward)
         self.sow('intermediates', 'hidden', x_BTD)
-        return (x_BTD, cache, layer + 1), None
+        cache = None if cache is None else kept
+        return (x_BTD, cache, layer + 1), (kept if memory_kv is None else None)

@@ -20,6 +20,7 @@ class Translator(nn.Module):
     source_size: int | None = from_data('source vocabulary, pieces')
     target_size: int | None = from_data('target vocabulary, pieces')
     source_length: int | None = from_data('longest source, tokens with EOS')
+    target_length: int | None = from_data('longest target, tokens with EOS')
 
     def encode(self, source_BS: jax.Array) -> Any:
         """All that stays constant while decoding, as a pytree: masks, and projected keys and values included."""
@@ -40,6 +41,10 @@ class Translator(nn.Module):
     def check(self) -> None:
         """Raises UserError where fields do not fit each other; called before the data are known, and again after."""
 
+    def target_limit(self) -> int | None:
+        """The longest target, tokens with EOS, that `start` and `decode` take; None where they take any."""
+        return None
+
     def partition_rules(self) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
         """(regex on a parameter's path, mesh axis of each trailing dimension); the first match wins."""
         # No 'tensor' on kernels: the gates of a cell lie side by side in one, and with both axes on a kernel that a
@@ -54,8 +59,13 @@ class Translator(nn.Module):
         """
         tokens_BT = shift_right(batch.target)
         _, sown = self.apply({'params': params}, batch.source, tokens_BT, mutable=['intermediates'])
-        leaves = jax.tree_util.tree_flatten_with_path(sown.get('intermediates', {}))[0]
-        return {'/'.join(str(key.key) for key in path if hasattr(key, 'key')): leaf for path, leaf in leaves}
+        return shown(sown)
+
+
+def shown(sown: Any) -> dict[str, jax.Array]:
+    """{path: array} of what one `apply` has sown."""
+    leaves = jax.tree_util.tree_flatten_with_path(sown.get('intermediates', {}))[0]
+    return {'/'.join(str(key.key) for key in path if hasattr(key, 'key')): leaf for path, leaf in leaves}
 
 
 def shift_right(target_BT: jax.Array) -> jax.Array:

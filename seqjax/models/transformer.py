@@ -9,7 +9,7 @@ from flax import linen as nn
 from seqjax.errors import UserError
 from seqjax.layers.attention import MemoryProjection
 from seqjax.layers.dropout import Dropout
-from seqjax.layers.positions import sinusoids
+from seqjax.layers.positions import Positions, RelativePositions, sinusoids
 from seqjax.layers.transformer import DecoderLayer, EncoderLayer, LayerNorm
 from seqjax.models.contract import Translator
 from seqjax.options import option
@@ -22,8 +22,10 @@ class Transformer(Translator):
     """Encoder-decoder of multi-head attention: no recurrence, no convolution (Vaswani et al. 2017).
 
     Equation 1 is `layers/attention.py`, equation 2 and the sub-layers `layers/transformer.py`, the positions of section
-    3.5 `layers/positions.py`. Embeddings are multiplied by sqrt(hidden_size) and may be tied to the output (section
-    3.4); dropout is where section 5.4 has it: on each sub-layer's output and on the sum of embeddings and positions.
+    3.5 `layers/positions.py`, with what later papers put in their place: rotary, ALiBi and T5 positions are read by the
+    self-attention of every layer, and by no attention on the source. Embeddings are multiplied by sqrt(hidden_size) and
+    may be tied to the output (section 3.4); dropout is where section 5.4 has it: on each sub-layer's output and on the
+    sum of embeddings and positions.
     """
 
     num_layers: int = option(3, 'layers of the encoder, and of the decoder', at_least=1)
@@ -34,42 +36,64 @@ class Transformer(Translator):
     attention_dropout: float = option(0.0, 'probability of dropping an attention weight (not in the paper)',
                                       at_least=0.0, below=1.0)
     norm: Literal['before', 'after'] = option('before', 'LayerNorm before each sub-layer, or after as in the paper')
-    positions: Literal['sinusoidal', 'none'] = option('sinusoidal', 'position encoding')
+    positions: Positions = option('sinusoidal', 'position encoding; learned ones end at the longest sentence that '
+                                  'the task admits')
     tie: Literal['none', 'target', 'all'] = option(
         'target', 'share embeddings: target input and output, or these and the source (needs a joint vocabulary)')
     dtype: Literal['float32', 'bfloat16'] = option('float32', 'compute dtype; parameters stay float32')
     remat: bool = option(False, 'recompute activations in the backward pass: less memory, more time')
 
     def check(self) -> None:
-        """Refuses heads that do not divide the width, and vocabularies that cannot be tied."""
+        """Refuses heads that do not divide the width or cannot be turned, and vocabularies that cannot be tied."""
         if self.hidden_size % self.num_heads:
             raise UserError(f'--model.num_heads={self.num_heads} does not divide --model.hidden_size='
                             f'{self.hidden_size}; choose a divisor')
+        if self.positions == 'rotary' and self.hidden_size // self.num_heads % 2:
+            raise UserError(f'--model.positions=rotary turns pairs of units, and a head of --model.hidden_size='
+                            f'{self.hidden_size} over --model.num_heads={self.num_heads} has '
+                            f'{self.hidden_size // self.num_heads}; make it even')
         if self.tie == 'all' and self.source_size != self.target_size:  # None, both, until the data are read
             raise UserError('--model.tie=all needs one vocabulary for both sides (source has '
                             f'{self.source_size} pieces, target {self.target_size}); set --task.joint_vocabulary or '
                             '--model.tie=target')
 
+    def table(self, name, size):
+        """The parameter of that name, (size, D)."""
+        return self.param(name, nn.initializers.normal(self.hidden_size ** -0.5), (size, self.hidden_size))
+
+    def tables(self):
+        """The embeddings of source, target and output, some of them the same."""
+        self.target_embedding = self.table('target_embedding', self.target_size)
+        self.source_embedding = (self.target_embedding if self.tie == 'all'
+                                 else self.table('source_embedding', self.source_size))
+        self.output_embedding = (self.table('output_embedding', self.target_size) if self.tie == 'none'
+                                 else self.target_embedding)
+        if self.positions == 'learned' and None in (self.source_length, self.target_length):
+            raise UserError('--model.positions=learned needs source_length and target_length, the longest sentences; '
+                            'a task that states neither takes another encoding')
+
+    def relative(self, bidirectional):
+        """The relative positions of one stack."""
+        return RelativePositions(self.positions, self.num_heads, self.hidden_size // self.num_heads, bidirectional)
+
     def setup(self):
         """Parameters and layers."""
-        def table(name, size):
-            return self.param(name, nn.initializers.normal(self.hidden_size ** -0.5), (size, self.hidden_size))
-
-        self.target_embedding = table('target_embedding', self.target_size)
-        self.source_embedding = (self.target_embedding if self.tie == 'all'
-                                 else table('source_embedding', self.source_size))
-        if self.tie == 'none':
-            self.output_embedding = table('output_embedding', self.target_size)
-        else:
-            self.output_embedding = self.target_embedding
-        fields = dict(num_heads=self.num_heads, feedforward_size=self.feedforward_size, norm=self.norm,
-                      dropout=self.dropout, attention_dropout=self.attention_dropout, dtype=self.dtype)
-        self.encoder = self.stack(EncoderLayer, in_axes=nn.broadcast)(**fields)
-        self.decoder = self.stack(DecoderLayer, in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast))(**fields)
+        self.tables()
+        learned = self.positions == 'learned'
+        self.source_positions = self.table('source_position_embedding', self.source_length) if learned else None
+        self.target_positions = self.table('target_position_embedding', self.target_length) if learned else None
+        self.encoder_relative, self.decoder_relative = self.relative(True), self.relative(False)
+        self.encoder = self.stack(EncoderLayer, in_axes=nn.broadcast)(**self.layer_fields())
+        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 4 * (nn.broadcast,))(**self.layer_fields())
         self.memory = MemoryProjection(self.num_layers, self.num_heads, self.dtype)
         self.embedding_dropout = Dropout(self.dropout)
         if self.norm == 'before':
             self.encoder_norm, self.decoder_norm = LayerNorm(self.dtype), LayerNorm(self.dtype)
+
+    def layer_fields(self):
+        """What every layer is told."""
+        return dict(num_heads=self.num_heads, feedforward_size=self.feedforward_size, norm=self.norm,
+                    dropout=self.dropout, attention_dropout=self.attention_dropout, dtype=self.dtype)
 
     def stack(self, layer, in_axes):
         """`layer`, scanned over num_layers: one compiled body however deep the stack is."""
@@ -77,19 +101,31 @@ class Transformer(Translator):
         return nn.scan(body, variable_axes={'params': 0, 'intermediates': 0}, length=self.num_layers,
                        split_rngs={'params': True, 'dropout': True}, in_axes=in_axes)
 
-    def embed(self, table_VD, tokens_BT, position_B1, length):
-        """sqrt(D) times the embedding plus the position's encoding, for positions below `length`."""
+    def embed(self, table_VD, tokens_BT, position_B1, length, learned_LD):
+        """sqrt(D) times the embedding plus the position's encoding, for positions below `length`.
+
+        Raises:
+          UserError: learned positions end below `length`.
+        """
         x_BTD = table_VD[tokens_BT] * self.hidden_size ** 0.5
-        if self.positions == 'sinusoidal':
-            table_LD = jnp.asarray(sinusoids(length, self.hidden_size))
+        if self.positions in ('sinusoidal', 'learned'):
+            if learned_LD is not None and length > learned_LD.shape[0]:  # a gather would clip, and say nothing
+                raise UserError(f'a sequence of {length} tokens is longer than the {learned_LD.shape[0]} positions '
+                                'that --model.positions=learned has; shorten it, or train with another encoding')
+            table_LD = jnp.asarray(sinusoids(length, self.hidden_size)) if learned_LD is None else learned_LD
             x_BTD = x_BTD + table_LD[position_B1 + jnp.arange(tokens_BT.shape[1])]
         return self.embedding_dropout(x_BTD.astype(self.dtype))
 
+    def target_limit(self) -> int | None:
+        """The number of learned positions."""
+        return self.target_length if self.positions == 'learned' else None
+
     def encode(self, source_BS: jax.Array) -> Any:
         """The source's mask (B, S) and, for every decoder layer, its projected keys and values (N, B, S, H, K)."""
-        mask_BS = source_BS != PAD
-        x_BSD = self.embed(self.source_embedding, source_BS, jnp.zeros((1, 1), jnp.int32), source_BS.shape[1])
-        x_BSD, _ = self.encoder(x_BSD, mask_BS[:, None, :])
+        mask_BS, S = source_BS != PAD, source_BS.shape[1]
+        x_BSD = self.embed(self.source_embedding, source_BS, jnp.zeros((1, 1), jnp.int32), S, self.source_positions)
+        where_1S = jnp.arange(S)[None]
+        x_BSD, _ = self.encoder(x_BSD, mask_BS[:, None, :], self.encoder_relative(where_1S, where_1S))
         if self.norm == 'before':
             x_BSD = self.encoder_norm(x_BSD)
         keys, values = self.memory(x_BSD)
@@ -111,20 +147,26 @@ class Transformer(Translator):
         else:
             position_B, cache, length = carry['position'], (carry['keys'], carry['values']), carry['keys'].shape[2]
             position_B1 = position_B[:, None]
-        mask_BTL = jnp.arange(length) <= (position_B1 + jnp.arange(T))[:, :, None]
-        x_BTD = self.embed(self.target_embedding, tokens_BT, position_B1, length)
-        (x_BTD, cache, _), _ = self.decoder((x_BTD, cache, jnp.zeros((), jnp.int32)),
-                                            (memory['keys'], memory['values']), mask_BTL, memory['mask'], position_B)
-        if self.norm == 'before':
-            x_BTD = self.decoder_norm(x_BTD)
-        logits_BTV = jnp.einsum('BTD,VD->BTV', x_BTD, self.output_embedding.astype(self.dtype),
-                                preferred_element_type=jnp.float32)
+        where_BT, slots_L = position_B1 + jnp.arange(T), jnp.arange(length)
+        mask_BTL = slots_L <= where_BT[:, :, None]
+        x_BTD = self.embed(self.target_embedding, tokens_BT, position_B1, length, self.target_positions)
+        relative = self.decoder_relative(where_BT, slots_L[None])
+        (x_BTD, cache, _), _ = self.decoder(
+            (x_BTD, cache, jnp.zeros((), jnp.int32)), (memory['keys'], memory['values']), mask_BTL, memory['mask'],
+            position_B, relative)
         if carry is not None:
             carry = {'keys': cache[0], 'values': cache[1], 'position': position_B + T}
-        return logits_BTV, carry
+        return self.logits(x_BTD), carry
+
+    def logits(self, x_BTD):
+        """Logits (B, T, V) of the decoder's top states, in float32."""
+        if self.norm == 'before':
+            x_BTD = self.decoder_norm(x_BTD)
+        return jnp.einsum('BTD,VD->BTV', x_BTD, self.output_embedding.astype(self.dtype),
+                          preferred_element_type=jnp.float32)
 
     def partition_rules(self):
         """Widths are split: heads and feed-forward units over 'tensor', the model's width over 'fsdp'."""
         return (('query_key_value$', ('fsdp', None, 'tensor')), ('key_value$', ('fsdp', None, None, 'tensor')),
                 ('query$|expand/kernel$', ('fsdp', 'tensor')), ('output$|contract/kernel$', ('tensor', 'fsdp')),
-                ('embedding$', ('tensor', 'fsdp')))
+                ('embedding$', ('tensor', 'fsdp')), ('relative_bias$', (None, 'tensor')))

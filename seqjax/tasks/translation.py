@@ -109,7 +109,8 @@ class Translation:
         if not ids['train'][0].count():
             raise UserError(f'no pair of the training split fits --task.max_length={self.max_length}; raise it')
         if codec is None:
-            shapes = choose_shapes(*(side.lengths for side in ids['train']), count=self.buckets)
+            shapes = choose_shapes(*(side.lengths for side in ids['train']), count=self.buckets,
+                                   longest=self.max_length)
             codec = Codec(source, target, shapes, self.max_length)
         return Data(text, ids, codec, sha256, tuple(notes))
 
@@ -122,7 +123,8 @@ class Translation:
 
     def sizes(self, codec: Codec) -> dict[str, int]:
         """The fields of a model that only the data tells."""
-        return dict(source_size=codec.source.size, target_size=codec.target.size, source_length=codec.max_length)
+        return dict(source_size=codec.source.size, target_size=codec.target.size, source_length=codec.max_length,
+                    target_length=codec.max_length)
 
     def loss(self, model: Any, params: Any, batch: Any, rng: jax.Array | None, step: Any) -> tuple[dict, dict]:
         """Teacher-forced cross entropy: what is optimised, and what is only reported, as {term: (sum, count)}."""

@@ -1,0 +1,94 @@
+"""Decoder-only translation: the source is the beginning of the sequence that one causal stack goes on with."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from seqjax.layers.dropout import Dropout
+from seqjax.layers.transformer import DecoderLayer, LayerNorm
+from seqjax.models.contract import shift_right, shown
+from seqjax.models.transformer import PAD, Transformer
+from seqjax.options import option
+
+__all__ = ['DecoderOnly']
+
+
+class DecoderOnly(Transformer):
+    """One causal stack that reads the source, then BOS, then the target (Liu et al. 2018, section 4.2.3).
+
+    Source and target are one sequence, as in a language model, with BOS for the separator; the loss is on the target
+    alone. Attention on the source is self-attention, and no parameter is there for it. With `prefix_mask='prefix'` the
+    source's tokens see each other both ways (Dong et al. 2019, section 2.3, the sequence-to-sequence mask; Raffel et
+    al. 2020, section 3.2.1, the prefix language model); the target stays causal in both.
+
+    What the stack makes of the source depends on the source alone, so its keys and values in every layer are the
+    memory, and the cache holds the target's. The target's positions continue after each row's own source: padding
+    shifts nothing. Learned positions are one table for both. T5's buckets tell left from right where the source is
+    seen both ways, and are all for the past where it is not. The layers are the Transformer's without attention on
+    another sequence; source and target have embeddings of their own unless `tie` is 'all'.
+    """
+
+    num_layers: int = option(6, 'layers of the one stack', at_least=1)
+    prefix_mask: Literal['causal', 'prefix'] = option(
+        'causal', 'what a source token sees: those before it, or the whole source')
+
+    def setup(self):
+        """Parameters and layers."""
+        self.tables()
+        self.joint_positions = None
+        if self.positions == 'learned':
+            self.joint_positions = self.table('position_embedding', self.source_length + self.target_length)
+        self.decoder_relative = self.relative(self.prefix_mask == 'prefix')
+        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 4 * (nn.broadcast,))(**self.layer_fields(), cross=False)
+        self.embedding_dropout = Dropout(self.dropout)
+        if self.norm == 'before':
+            self.decoder_norm = LayerNorm(self.dtype)
+
+    def encode(self, source_BS: jax.Array) -> Any:
+        """The source's mask (B, S) and its keys and values in every layer (N, B, S, H, K)."""
+        mask_BS, S = source_BS != PAD, source_BS.shape[1]
+        where_1S = jnp.arange(S)[None]
+        visible_SS = jnp.ones((S, S), bool) if self.prefix_mask == 'prefix' else jnp.tri(S, dtype=bool)
+        x_BSD = self.embed(self.source_embedding, source_BS, jnp.zeros((1, 1), jnp.int32), S, self.joint_positions)
+        _, (keys, values) = self.decoder((x_BSD, None, jnp.zeros((), jnp.int32)), None, mask_BS[:, None] & visible_SS,
+                                         None, None, self.decoder_relative(where_1S, where_1S))
+        return {'mask': mask_BS, 'keys': keys, 'values': values}
+
+    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
+        """Logits (B, T, V) and the cache after `tokens_BT`; without a carry, one causal pass from the beginning."""
+        mask_BS, (B, T) = memory['mask'], tokens_BT.shape
+        S = mask_BS.shape[1]
+        if carry is None:
+            position_B, cache, length = None, None, T
+            position_B1 = jnp.zeros((B, 1), jnp.int32)
+        else:
+            position_B, cache, length = carry['position'], (carry['keys'], carry['values']), carry['keys'].shape[2]
+            position_B1 = position_B[:, None]
+        begin_B1 = mask_BS.sum(axis=1, keepdims=True)  # the first position that is the target's
+        slot_BT, slots_L = position_B1 + jnp.arange(T), jnp.arange(length)
+        mask_BTS = jnp.broadcast_to(mask_BS[:, None], (B, T, S))
+        mask_BTL = jnp.concatenate([mask_BTS, slots_L <= slot_BT[:, :, None]], axis=2)
+        where_BL = jnp.concatenate([jnp.broadcast_to(jnp.arange(S), (B, S)), begin_B1 + slots_L], axis=1)
+        x_BTD = self.embed(self.target_embedding, tokens_BT, begin_B1 + position_B1, S + length, self.joint_positions)
+        (x_BTD, cache, _), _ = self.decoder(
+            (x_BTD, cache, jnp.zeros((), jnp.int32)), (memory['keys'], memory['values']), mask_BTL, None, position_B,
+            self.decoder_relative(begin_B1 + slot_BT, where_BL))
+        if carry is not None:
+            carry = {'keys': cache[0], 'values': cache[1], 'position': position_B + T}
+        return self.logits(x_BTD), carry
+
+    def capture(self, params: Any, batch: Any) -> dict[str, jax.Array]:
+        """As the contract has it, apart for the stack's two passes: 'source/...' and 'target/...'.
+
+        The target's weights on the source are '.../cross_attention', those on its own past '.../self_attention': a row
+        of the two together sums to 1.
+        """
+        def look(*args, method):
+            return self.apply({'params': params}, *args, method=method, mutable=['intermediates'])
+
+        memory, source = look(batch.source, method='encode')
+        _, target = look(shift_right(batch.target), memory, method='decode')
+        return {f'{side}/{name}': value for side, sown in (('source', source), ('target', target))
+                for name, value in shown(sown).items()}
