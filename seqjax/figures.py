@@ -97,10 +97,13 @@ def attention_maps(weights_NBHTS: np.ndarray, labels: list[tuple[list[str], list
 
 
 def draw_window(axis: Any, window_TE: np.ndarray, length: int) -> None:
-    """Lines over an attention map: the centre of each row's window, and its edges, between which positions are seen."""
+    """Marks on an attention map: a dot at the centre of each row's window, and a stroke at each edge that is in sight.
+
+    A predicted centre lies up to one position left of the first word.
+    """
     rows = np.arange(len(window_TE))
-    for column, style in ((0, '--'), (1, '.-'), (2, '--')):
-        axis.plot(window_TE[:, column] - 1, rows, style, color='tab:blue', linewidth=0.7, markersize=3)
+    for column, mark in ((0, '|'), (1, '.'), (2, '|')):
+        axis.plot(window_TE[:, column] - 1, rows, mark, color='tab:cyan', markersize=5, clip_on=column != 1)
     axis.set(xlim=(-0.5, length - 0.5), ylim=(len(rows) - 0.5, -0.5))
 
 
