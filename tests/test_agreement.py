@@ -52,10 +52,11 @@ def data():
     return prepared, [batches.batch(0), batches.batch(3)]
 
 
-def trained(model, mode, mesh, accumulate):
+def trained(model, mode, mesh, accumulate, **task):
     """Parameters before, after one and after two steps, and the sums of both."""
     prepared, batches = data()
     spread = experiment(model).replace('training', parallel=mode, mesh=mesh, accumulate=accumulate)
+    spread = spread.replace('task', **task)
     ready = prepare(spread, prepared.codec)
     learner = ready.learner(9)
     step = ready.placement.step(learner.step)
@@ -79,14 +80,31 @@ def close(ours, theirs, what):
 
 @pytest.mark.parametrize('model', catalogue.models())
 def test_every_setting_agrees_with_one_device(model):
-    (before, after, end), sums = trained(model, 'jit', 'data=1', 1)
+    every_setting_agrees(model)
+
+
+@pytest.mark.parametrize('model', ['lstm', 'transformer'])
+def test_every_setting_agrees_where_the_model_reads_its_own_words(model):
+    """All of them, and the likeliest: nothing is drawn."""
+    own = dict(sampling='constant', sampling_share=1.0, sampling_word='argmax')
+    sums = every_setting_agrees(model, SETTINGS[3:], **own)
+    assert sums['teacher_forcing'][0] == 0
+    assert sums['teacher_forcing'][1] > 0
+    _, forced = trained(model, 'jit', 'data=1', 1)
+    assert abs(sums['loss'] - forced[0]['loss'])[0] > 1e-2, 'the words read are others'
+
+
+def every_setting_agrees(model, settings=SETTINGS, **task):
+    """Gradients, parameters and sums of each setting against one device's; returns the sums of the first step."""
+    (before, after, end), sums = trained(model, 'jit', 'data=1', 1, **task)
     gradient = jax.tree.map(lambda a, b: (a - b) / RATE, before, after)
     assert all(np.abs(leaf).max() > 3e-6 for leaf in jax.tree.leaves(gradient)), jax.tree.map(np.max, gradient)
-    for setting in SETTINGS:
-        (_, other, other_end), other_sums = trained(model, *setting)
+    for setting in settings:
+        (_, other, other_end), other_sums = trained(model, *setting, **task)
         close(jax.tree.map(lambda a, b: (a - b) / RATE, before, other), gradient, f'{setting} gradient')
         close(other_end, end, f'{setting} parameters')
         close(other_sums, sums, f'{setting} sums')
+    return sums[0]
 
 
 def test_the_batches_would_show_a_mean_of_means():
