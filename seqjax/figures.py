@@ -50,8 +50,9 @@ def draw_run(workdir: pathlib.Path, evaluator: Any, params: Any, source: Any, hy
     cross = next((value for name, value in captured.items() if name.endswith('cross_attention')), None)
     arrays = captured | {f'source_{i}': np.array(s) for i, (s, _) in enumerate(labels)} \
         | {f'target_{i}': np.array(t) for i, (_, t) in enumerate(labels)}
+    windows = next((value for name, value in captured.items() if name.endswith('/window')), None)
     if cross is not None:
-        drawn.append(save(attention_maps(cross, labels), folder / f'attention{suffix}.png', arrays))
+        drawn.append(save(attention_maps(cross, labels, windows), folder / f'attention{suffix}.png', arrays))
     elif any(name.startswith('decoder') and value.ndim == 3 for name, value in captured.items()):
         drawn.append(save(state_maps(captured, labels[0][1]), folder / f'states{suffix}.png', arrays))
     if (workdir / 'metrics.jsonl').exists():
@@ -59,20 +60,23 @@ def draw_run(workdir: pathlib.Path, evaluator: Any, params: Any, source: Any, hy
     return drawn
 
 
-def attention_maps(weights_NBHTS: np.ndarray, labels: list[tuple[list[str], list[str]]]) -> Any:
+def attention_maps(weights_NBHTS: np.ndarray, labels: list[tuple[list[str], list[str]]],
+                   windows_BTE: np.ndarray | None = None) -> Any:
     """Each layer and head of the first sentence, and each sentence averaged over the heads of the last layer.
 
     Args:
       weights_NBHTS: attention on the source of N layers, B sentences, H heads.
       labels: the pieces of source and target of each sentence.
+      windows_BTE: left edge, centre and right edge of local attention, in source positions from 1; None without.
     """
     plt = pyplot()
     N, B, H = weights_NBHTS.shape[:3]
     several = N * H > 1
     rows = [[(f'sentence {b + 1}' + (f', layer {N}, mean of heads' if several else ''), weights_NBHTS[-1, b].mean(0),
-              labels[b]) for b in range(B)]]
+              labels[b], b) for b in range(B)]]
     if several:
-        rows += [[(f'sentence 1, layer {n + 1}, head {h + 1}', weights_NBHTS[n, 0, h], labels[0]) for h in range(H)]
+        rows += [[(f'sentence 1, layer {n + 1}, head {h + 1}', weights_NBHTS[n, 0, h], labels[0], 0)
+                  for h in range(H)]
                  for n in range(N)]
     across = max(map(len, rows))
     figure, axes = plt.subplots(len(rows), across, figsize=(2.6 * across, 2.6 * len(rows)), squeeze=False,
@@ -80,14 +84,27 @@ def attention_maps(weights_NBHTS: np.ndarray, labels: list[tuple[list[str], list
     for axis in axes.flat:
         axis.axis('off')
     for panels, row in zip(rows, axes):
-        for (title, weights_TS, (source, target)), axis in zip(panels, row):
+        for (title, weights_TS, (source, target), b), axis in zip(panels, row):
             axis.axis('on')
             image = axis.imshow(weights_TS[:len(target), :len(source)], vmin=0, vmax=1, cmap='magma_r', aspect='auto')
             axis.set_xticks(range(len(source)), source, rotation=90, fontsize=6)
             axis.set_yticks(range(len(target)), target, fontsize=6)
             axis.set_title(title, fontsize=7)
+            if windows_BTE is not None:
+                draw_window(axis, windows_BTE[b, :len(target)], len(source))
     figure.colorbar(image, ax=axes, shrink=min(1.0, 2.0 / len(rows)), pad=0.01, label='attention weight')
     return figure
+
+
+def draw_window(axis: Any, window_TE: np.ndarray, length: int) -> None:
+    """Marks on an attention map: a dot at the centre of each row's window, and a stroke at each edge that is in sight.
+
+    A predicted centre lies up to one position left of the first word.
+    """
+    rows = np.arange(len(window_TE))
+    for column, mark in ((0, '|'), (1, '.'), (2, '|')):
+        axis.plot(window_TE[:, column] - 1, rows, mark, color='tab:cyan', markersize=5, clip_on=column != 1)
+    axis.set(xlim=(-0.5, length - 0.5), ylim=(len(rows) - 0.5, -0.5))
 
 
 def state_maps(captured: dict[str, np.ndarray], target: list[str]) -> Any:

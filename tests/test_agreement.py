@@ -52,10 +52,11 @@ def data():
     return prepared, [batches.batch(0), batches.batch(3)]
 
 
-def trained(model, mode, mesh, accumulate, **options):
+def trained(model, mode, mesh, accumulate, task=(), **options):
     """Parameters before, after one and after two steps, and the sums of both."""
     prepared, batches = data()
     spread = experiment(model, **options).replace('training', parallel=mode, mesh=mesh, accumulate=accumulate)
+    spread = spread.replace('task', **dict(task))
     ready = prepare(spread, prepared.codec)
     learner = ready.learner(9)
     step = ready.placement.step(learner.step)
@@ -77,8 +78,8 @@ def close(ours, theirs, what):
     jax.tree_util.tree_map_with_path(check, ours, theirs)
 
 
-def agree(model, settings, **options):
-    """Gradients, parameters and sums in each setting are those of one device."""
+def agree(model, settings=SETTINGS, **options):
+    """Gradients, parameters and sums in each setting are those of one device; returns the sums of the first step."""
     (before, after, end), sums = trained(model, 'jit', 'data=1', 1, **options)
     gradient = jax.tree.map(lambda a, b: (a - b) / RATE, before, after)
     assert all(np.abs(leaf).max() > 3e-6 for leaf in jax.tree.leaves(gradient)), jax.tree.map(np.max, gradient)
@@ -87,11 +88,22 @@ def agree(model, settings, **options):
         close(jax.tree.map(lambda a, b: (a - b) / RATE, before, other), gradient, f'{setting} gradient')
         close(other_end, end, f'{setting} parameters')
         close(other_sums, sums, f'{setting} sums')
+    return sums[0]
 
 
 @pytest.mark.parametrize('model', catalogue.models())
 def test_every_setting_agrees_with_one_device(model):
-    agree(model, SETTINGS)
+    agree(model)
+
+
+@pytest.mark.parametrize('model', ['lstm', 'transformer'])
+def test_every_setting_agrees_where_the_model_reads_its_own_words(model):
+    """All of them, and the likeliest: nothing is drawn."""
+    sums = agree(model, SETTINGS[3:], task=dict(sampling='constant', sampling_share=1.0, sampling_word='argmax'))
+    assert sums['teacher_forcing'][0] == 0
+    assert sums['teacher_forcing'][1] > 0
+    _, forced = trained(model, 'jit', 'data=1', 1)
+    assert abs(sums['loss'] - forced[0]['loss'])[0] > 1e-2, 'the words read are others'
 
 
 @pytest.mark.parametrize(('model', 'positions'), [('transformer', 't5'), ('decoderonly', 'rotary')])

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from numpy_recurrence import softmax
 
-from seqjax.layers.alignment import additive_scores, attend, dot_scores, location_scores, reachable
+from seqjax.layers.alignment import (
+    additive_scores,
+    attend,
+    dot_scores,
+    gaussian,
+    location_scores,
+    predicted_centre,
+    reachable,
+    window,
+)
 
 B, T, S, H, A = 2, 3, 5, 4, 6
 MASK = np.array([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]], bool)
@@ -78,3 +87,35 @@ def test_attend_to_nothing_has_a_finite_gradient():
     assert np.isfinite(gradient).all()
     assert (np.asarray(gradient)[1] == 0).all()
     assert np.abs(gradient[0, :, :4]).min() > 0
+
+
+def test_windows_and_gaussians():
+    """By hand, p_t = 2.5, D = 2 and sigma = 1: positions 1 to 4 of 5, and exp(-(s - 2.5)^2 / 2)."""
+    centre = jnp.array([[2.5, 9.0]])
+    np.testing.assert_array_equal(window(centre, 2, 5)[0], [[True, True, True, True, False], [False] * 5])
+    np.testing.assert_array_equal(window(jnp.array([[3.0]]), 1, 5)[0, 0], [False, True, True, True, False])
+    for p_t, D, exponents in ((2.5, 2, [-1.125, -0.125, -0.125, -1.125, -3.125]), (1.0, 4, [0, -0.125, -0.5])):
+        found = gaussian(jnp.array([[p_t]]), D, len(exponents))[0, 0]
+        np.testing.assert_allclose(found, np.exp(exponents), rtol=1e-6)
+
+
+def test_predicted_centre():
+    state, W, v = normal(B, T, H), normal(H, A, seed=1), normal(A, seed=2)
+    centre = predicted_centre(state, W, v, jnp.array([4, 0]))
+    expected = 4 / (1 + np.exp(-(np.tanh(np.float64(state) @ W) @ v)))
+    np.testing.assert_allclose(centre[0], expected[0], rtol=1e-5)
+    np.testing.assert_array_equal(centre[1], 0)
+
+
+def test_attend_within_a_window():
+    scores, values = normal(B, T, S), normal(B, S, H, seed=1)
+    inside = np.zeros((B, T, S), bool)
+    inside[:, 0, 1:3] = inside[:, 1, 3:] = True  # the third target position has nothing to look at
+    factor = np.abs(normal(B, T, S, seed=2))
+    context, weights = attend(scores, values, MASK, inside, factor)
+    expected = np.zeros((T, S))
+    expected[0, 1:3] = softmax(np.float64(scores[0, 0, 1:3])) * factor[0, 0, 1:3]
+    expected[1, 3] = factor[0, 1, 3]  # the fifth is padding
+    np.testing.assert_allclose(weights[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(context[0], expected @ values[0], rtol=1e-4, atol=1e-6)
+    assert (np.asarray(weights)[1] == 0).all()

@@ -56,6 +56,19 @@ def test_attention_maps_show_every_head_and_sentence_with_its_pieces(N, H):
     assert all(array.max() > 0 for array in arrays)
 
 
+def test_attention_maps_mark_windows():
+    """Positions from 1 on an axis from 0, in the panel of their sentence, rows of padding left out."""
+    windows = np.random.default_rng(0).uniform(1, 4, (2, 5, 3)).astype(np.float32)
+    figure = figures.attention_maps(np.full((1, 2, 1, 5, 6), 0.1), LABELS, windows)
+    for b, (axis, (source, target)) in enumerate(zip(figure.axes, LABELS)):
+        for column, line in enumerate(axis.lines):
+            np.testing.assert_allclose(line.get_xdata(), windows[b, :len(target), column] - 1)
+            np.testing.assert_array_equal(line.get_ydata(), np.arange(len(target)))
+        assert len(axis.lines) == 3
+        assert axis.get_xlim() == (-0.5, len(source) - 0.5)
+    figures.pyplot().close(figure)
+
+
 def test_state_maps_show_the_decoder_and_nothing_else():
     rng = np.random.default_rng(0)
     captured = {'decoder/layer_0/hidden': rng.normal(size=(2, 4, 5)),

@@ -15,7 +15,7 @@ from seqjax.layers.attention import masked_softmax
 # (Gradient of Bahdanau, H 512, B 128, S = T = 20, 2 cores: 442 MiB and 1.07 s; kept, 632 MiB and 1.18 s.)
 @jax.checkpoint
 def additive_scores(query_BTA: jax.Array, keys_BSA: jax.Array, v_A: jax.Array) -> jax.Array:
-    """v^T tanh(W s + U h) (Bahdanau et al. 2015, A.1.2; the 'concat' of Luong et al. 2015, equation 8): (B, T, S).
+    """v^T tanh(W s + U h) (Bahdanau et al. 2015, A.1.2; the 'concat' of Luong et al. 2015, section 3.1): (B, T, S).
 
     Args:
       query_BTA: W s. keys_BSA: U h. For 'concat', W_a [h_t; h_s] is the sum of the two halves of W_a.
@@ -25,12 +25,12 @@ def additive_scores(query_BTA: jax.Array, keys_BSA: jax.Array, v_A: jax.Array) -
 
 
 def dot_scores(query_BTH: jax.Array, keys_BSH: jax.Array) -> jax.Array:
-    """h_t^T h_s, or with keys W_a h_s the 'general' h_t^T W_a h_s (Luong et al. 2015, equation 8): (B, T, S)."""
+    """h_t^T h_s, or with keys W_a h_s the 'general' h_t^T W_a h_s (Luong et al. 2015, section 3.1): (B, T, S)."""
     return jnp.einsum('BTH,BSH->BTS', query_BTH.astype(keys_BSH.dtype), keys_BSH, preferred_element_type=jnp.float32)
 
 
 def location_scores(query_BTH: jax.Array, kernel_HL: jax.Array, length: int) -> jax.Array:
-    """W_a h_t (Luong et al. 2015, equation 9), from the decoder's state alone: (B, T, length).
+    """W_a h_t (Luong et al. 2015, equation 8), from the decoder's state alone: (B, T, length).
 
     W_a has a row for each of L source positions. Further positions score 0 and have to be masked (`reachable`).
     """
@@ -44,13 +44,50 @@ def reachable(mask_BS: jax.Array, length: int) -> jax.Array:
     return mask_BS & (jnp.arange(mask_BS.shape[1]) < length)
 
 
-def attend(scores_BTS: jax.Array, values_BSD: jax.Array, mask_BS: jax.Array) -> tuple[jax.Array, jax.Array]:
+def predicted_centre(hidden_BTH: jax.Array, kernel_HA: jax.Array, v_A: jax.Array, length_B: jax.Array) -> jax.Array:
+    """p_t = S sigmoid(v_p^T tanh(W_p h_t)), S the length of each row's own source (Luong et al. 2015, equation 9).
+
+    Returns:
+      (B, T) float32, between 0 and S; positions are counted from 1.
+    """
+    hidden_BTA = jnp.tanh(jnp.matmul(hidden_BTH.astype(kernel_HA.dtype), kernel_HA, preferred_element_type=jnp.float32))
+    return length_B[:, None] * jax.nn.sigmoid(hidden_BTA @ v_A)
+
+
+def window(centre_BT: jax.Array, half: int, length: int) -> jax.Array:
+    """True at the source positions s within [p_t - D, p_t + D], D = `half` (Luong et al. 2015, section 3.2).
+
+    Positions count from 1. What lies outside of the source is left to the source's mask: the paper ignores it.
+
+    Returns:
+      (B, T, S) bool, S = `length`.
+    """
+    distance_BTS = jnp.arange(1, length + 1) - centre_BT[:, :, None]
+    return jnp.abs(distance_BTS) <= half
+
+
+def gaussian(centre_BT: jax.Array, half: int, length: int) -> jax.Array:
+    """exp(-(s - p_t)^2 / (2 sigma^2)) with sigma = D / 2, D = `half` (Luong et al. 2015, equation 10): (B, T, S)."""
+    distance_BTS = jnp.arange(1, length + 1) - centre_BT[:, :, None]
+    return jnp.exp(-distance_BTS ** 2 / (2 * (half / 2) ** 2))
+
+
+def attend(scores_BTS: jax.Array, values_BSD: jax.Array, mask_BS: jax.Array, window_BTS: jax.Array | None = None,
+           factor_BTS: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """c_i = sum_j a_ij h_j, a = softmax(e) over real positions (Bahdanau et al. 2015, equations 5 and 6).
+
+    Args:
+      mask_BS: True at real source positions.
+      window_BTS: where each target position may look; the softmax is over the real positions among these.
+      factor_BTS: multiplies the weights after the softmax; they are not normalised again.
 
     Returns:
       The context (B, T, D) in the dtype of `values_BSD` and the weights (B, T, S) in float32. Both are 0 where
-      everything is padding.
+      nothing real may be looked at.
     """
-    weights_BTS = masked_softmax(scores_BTS, mask_BS[:, None, :])
+    mask_BTS = mask_BS[:, None, :] if window_BTS is None else mask_BS[:, None, :] & window_BTS
+    weights_BTS = masked_softmax(scores_BTS, mask_BTS)
+    if factor_BTS is not None:
+        weights_BTS = weights_BTS * factor_BTS
     context_BTD = jnp.einsum('BTS,BSD->BTD', weights_BTS.astype(values_BSD.dtype), values_BSD)
     return context_BTD, weights_BTS

@@ -1,5 +1,6 @@
 """The decoder contract: what a model offers to tasks and decoders, which know nothing else of it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,9 +35,19 @@ class Translator(nn.Module):
         `carry=None` starts from the beginning with no cache. One token at a time with the carry equals all at once.
         """
 
-    def __call__(self, source_BS: jax.Array, tokens_BT: jax.Array) -> jax.Array:
-        """Teacher-forced logits (B, T, V)."""
-        return self.decode(tokens_BT, self.encode(source_BS))[0]
+    def __call__(self, source_BS: jax.Array, tokens_BT: jax.Array,
+                 revise: Callable[[Any, jax.Array], jax.Array] | None = None) -> jax.Array:
+        """Teacher-forced logits (B, T, V); `revise` (memory, tokens_BT) -> tokens_BT changes what the decoder reads."""
+        memory = self.encode(source_BS)
+        return self.decode(tokens_BT if revise is None else revise(memory, tokens_BT), memory)[0]
+
+    @property
+    def parallel_decoder(self) -> bool:
+        """Whether `decode` computes all target positions at once, so that a second pass costs less than T steps.
+
+        False is never wrong: what asks (scheduled sampling) then goes token by token, with the carry.
+        """
+        return False
 
     def check(self) -> None:
         """Raises UserError where fields do not fit each other; called before the data are known, and again after."""
@@ -55,7 +66,8 @@ class Translator(nn.Module):
         """One teacher-forced pass over `batch`, seen from inside.
 
         Returns {path: array}: attention weights as '.../cross_attention' (N, B, H, T, S) and '.../self_attention',
-        gates, cell and hidden states as (B, T, D), with a leading N where layers are scanned.
+        gates, cell and hidden states as (B, T, D), with a leading N where layers are scanned; '.../window' (B, T, 3),
+        the left edge, centre and right edge of local attention, in source positions from 1.
         """
         tokens_BT = shift_right(batch.target)
         _, sown = self.apply({'params': params}, batch.source, tokens_BT, mutable=['intermediates'])

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqjax.errors import UserError
-from seqjax.layers.alignment import additive_scores, attend, dot_scores, location_scores, reachable
+from seqjax.layers.alignment import (
+    additive_scores,
+    attend,
+    dot_scores,
+    gaussian,
+    location_scores,
+    predicted_centre,
+    reachable,
+    window,
+)
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.recurrence import Bridge, Cell, Stack, multiply, over_time
 from seqjax.models.contract import Translator
@@ -18,13 +27,23 @@ PAD = 0
 
 
 class Luong(Translator):
-    """Global attention (Luong et al. 2015).
+    """Global and local attention (Luong et al. 2015).
 
-    A stacked encoder and decoder. The decoder's top state h_t, of *this* step, is scored against the source (equation
-    8: dot h_t^T h_s, general h_t^T W_a h_s, concat v^T tanh(W_a [h_t; h_s]); equation 9: location W_a h_t). That gives
-    the context c_t and the attentional vector h~_t = tanh(W_c [c_t; h_t]) (equation 5), from which the word is
-    predicted (equation 6). With input feeding h~_{t-1} joins the input of step t (section 3.3). Without it nothing of
-    the attention goes back into the decoder, and all target positions attend at once, outside the scan.
+    A stacked encoder and decoder. The decoder's top state h_t, of *this* step, is scored against the source (section
+    3.1: dot h_t^T h_s, general h_t^T W_a h_s, concat v^T tanh(W_a [h_t; h_s]); equation 8: location W_a h_t). A softmax
+    over the source makes the weights (equation 7), these the context c_t, and that the attentional vector h~_t =
+    tanh(W_c [c_t; h_t]) (equation 5), from which the word is predicted (equation 6). With input feeding h~_{t-1} joins
+    the input of step t (section 3.3). Without it nothing of the attention goes back into the decoder, and all target
+    positions attend at once, outside the scan.
+
+    Local attention (section 3.2) looks at the source positions within D of p_t; positions count from 1, and the EOS is
+    one. 'monotonic' is p_t = t: the softmax is over the window. 'predictive' is p_t = S sigmoid(v_p^T tanh(W_p h_t))
+    of each row's own length S (equation 9): the softmax over the window is multiplied by exp(-(s - p_t)^2 / (2
+    sigma^2)), sigma = D / 2 (equation 10), and not normalised again; p_t learns by that factor alone. The part of a
+    window that lies outside of the source is ignored; of a monotonic one past the end nothing is left, and weights and
+    context are 0 from step S + D + 1 on. 'location' keeps a row of W_a for each source position, not for each place in
+    the window, so that a window wider than the source is global attention with every score. Scores are made of the
+    whole source and masked: a window saves no time.
 
     A one-way encoder hands its final states to the decoder, layer by layer; of a bidirectional one tanh(V [forward;
     backward]) is handed on, and for 'dot' its outputs are projected to the decoder's width. Weights start as
@@ -37,6 +56,10 @@ class Luong(Translator):
     embedding_size: int | None = option(None, 'width of the embeddings; none: hidden_size', at_least=1)
     dropout: float = option(0.2, 'probability of dropping a unit, on no recurrent connection', at_least=0.0, below=1.0)
     score: Literal['dot', 'general', 'concat', 'location'] = option('general', 'score of a state against the source')
+    attention: Literal['global', 'monotonic', 'predictive'] = option(
+        'global', 'look at all of the source, or at a window about the target position, or about a predicted one')
+    window: int = option(10, 'D: source positions to either side of the centre of a window', at_least=1,
+                         when={'attention': ('monotonic', 'predictive')})
     input_feeding: bool = option(True, 'the last attentional vector joins the next input')
     bidirectional: bool = option(False, 'encode in both directions (not in the paper)')
     reverse_source: bool = option(False, 'read the source from its end (section 4.1)', when={'bidirectional': (False,)})
@@ -70,6 +93,9 @@ class Luong(Translator):
                 raise UserError('--model.score=location needs the length of the longest source, which is not known; '
                                 'choose dot, general or concat')
             self.location_kernel = self.param('location_kernel', glorot, (H, self.source_length))
+        if self.attention == 'predictive':
+            self.centre_kernel = self.param('centre_kernel', glorot, (H, H))
+            self.centre_v = self.param('centre_v', nn.initializers.normal(H ** -0.5), (H,))
         self.combine_kernel = self.param('combine_kernel', glorot, (wide + H, H))
         if self.input_feeding:
             self.feed_kernel = self.param('feed_kernel', glorot, (H, cell.width))
@@ -94,48 +120,77 @@ class Luong(Translator):
             if self.score == 'dot':
                 values_BSD = self.values(values_BSD)
         memory = {'values': values_BSD, 'mask': mask_BS, 'states': states}
+        if self.attention == 'predictive':
+            memory['length'] = mask_BS.sum(axis=1)
         if self.score == 'location':
             return memory | {'mask': reachable(mask_BS, self.source_length)}
         return memory | {'keys': values_BSD if self.score == 'dot' else self.alignment_keys(values_BSD)}
 
     def start(self, memory: Any, max_length: int) -> Any:
-        """Each layer's state, and with input feeding the attentional vector (B, H) of no step yet, zeros."""
-        if not self.input_feeding:
-            return {'states': memory['states']}
-        return {'states': memory['states'], 'fed': jnp.zeros((memory['mask'].shape[0], self.hidden_size), jnp.float32)}
+        """Each layer's state, and before the first step: an attentional vector (B, H) of zeros, 0 steps taken (B,)."""
+        B, carry = memory['mask'].shape[0], {'states': memory['states']}
+        if self.input_feeding:
+            carry['fed'] = jnp.zeros((B, self.hidden_size), jnp.float32)
+        if self.attention == 'monotonic':
+            carry['taken'] = jnp.zeros((B,), jnp.int32)
+        return carry
 
     def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
         """Logits (B, T, V), and the carry after the last token."""
         carry = self.start(memory, tokens_BT.shape[1]) if carry is None else carry
         embedded_BTE = self.embed(self.target_embedding, tokens_BT)
         if self.input_feeding:
-            attentional_BTH, weights_BTS, carry = self.feed_over_time(embedded_BTE, memory, carry)
+            attentional_BTH, seen, carry = self.feed_over_time(embedded_BTE, memory, carry)
         else:
             hidden_BTH, states = self.decoder(embedded_BTE, None, carry['states'])
-            attentional_BTH, weights_BTS = self.look(hidden_BTH, memory)
-            carry = {'states': states}
-        if weights_BTS is not None:
-            self.sow('intermediates', 'decoder/cross_attention', weights_BTS[None, :, None])
+            attentional_BTH, seen = self.look(hidden_BTH, memory, carry)
+            carry = self.after(carry, states, attentional_BTH)
+        if seen is not None:
+            self.sow('intermediates', 'decoder/cross_attention', seen['weights'][None, :, None])
+            if 'centre' in seen:
+                self.sow('intermediates', 'decoder/window', window_edges(seen['centre'], self.window))
         logits_BTV = jnp.einsum('BTD,VD->BTV', self.drop(attentional_BTH), self.output_embedding.astype(self.dtype),
                                 preferred_element_type=jnp.float32) + self.output_bias
         return logits_BTV, carry
 
-    def look(self, hidden_BTH, memory):
-        """The attentional vectors h~ (B, T, H) of states h, equations 5 to 9, and the weights (B, T, S)."""
+    def after(self, carry, states, attentional_BTH):
+        """The carry after all of `attentional_BTH`."""
+        new = {'states': states}
+        if self.input_feeding:
+            new['fed'] = attentional_BTH[:, -1].astype(jnp.float32)
+        if self.attention == 'monotonic':
+            new['taken'] = carry['taken'] + attentional_BTH.shape[1]
+        return new
+
+    def centre(self, hidden_BTH, memory, carry):
+        """p_t (B, T) in float32: t, or equation 9."""
+        if self.attention == 'monotonic':
+            return (carry['taken'][:, None] + jnp.arange(1, hidden_BTH.shape[1] + 1)).astype(jnp.float32)
+        return predicted_centre(hidden_BTH, self.centre_kernel.astype(self.dtype), self.centre_v, memory['length'])
+
+    def look(self, hidden_BTH, memory, carry):
+        """The attentional vectors h~ (B, T, H) of states h, equations 5 to 10; the weights (B, T, S) and p_t (B, T)."""
+        S, seen, local = memory['mask'].shape[1], {}, ()
         if self.score == 'location':
-            scores_BTS = location_scores(hidden_BTH, self.location_kernel.astype(self.dtype), memory['mask'].shape[1])
+            scores_BTS = location_scores(hidden_BTH, self.location_kernel.astype(self.dtype), S)
         elif self.score == 'concat':
             query_BTA = multiply(hidden_BTH, self.query_kernel.astype(self.dtype))
             scores_BTS = additive_scores(query_BTA, memory['keys'], self.alignment_v)
         else:
             scores_BTS = dot_scores(hidden_BTH, memory['keys'])
-        context_BTD, weights_BTS = attend(scores_BTS, memory['values'], memory['mask'])
+        if self.attention != 'global':
+            seen['centre'] = self.centre(hidden_BTH, memory, carry)
+            local = (window(seen['centre'], self.window, S),)
+            if self.attention == 'predictive':
+                local += (gaussian(seen['centre'], self.window, S),)
+        context_BTD, seen['weights'] = attend(scores_BTS, memory['values'], memory['mask'], *local)
         both_BTD = jnp.concatenate([context_BTD, hidden_BTH], axis=-1)
         attentional_BTH = jnp.tanh(multiply(both_BTD, self.combine_kernel.astype(self.dtype)))
-        return attentional_BTH.astype(self.dtype), weights_BTS
+        return attentional_BTH.astype(self.dtype), seen
 
     def feed_over_time(self, embedded_BTE, memory, carry):
-        """The scan with input feeding: attentional vectors (B, T, H), weights where somebody looks, and the carry."""
+        """The scan with input feeding: attentional vectors (B, T, H), what there is to see (None where nobody looks),
+        and the carry."""
         layers = self.decoder.layer
         looking, feed_HG = layers[0].looking, self.feed_kernel.astype(self.dtype)
         recurrent = [layer.weights() for layer in layers]
@@ -154,9 +209,10 @@ class Luong(Translator):
                 state, seen = layer.cell.step(carry['states'][n], projected_BG, recurrent[n])
                 states.append(state)
                 shown.append(seen)
-            attentional_B1H, weights_B1S = self.look(states[-1][-1][:, None].astype(self.dtype), memory)
-            carry = {'states': tuple(states), 'fed': attentional_B1H[:, 0].astype(jnp.float32)}
-            return carry, (attentional_B1H[:, 0], (weights_B1S[:, 0], shown) if looking else None)
+            attentional_B1H, seen = self.look(states[-1][-1][:, None].astype(self.dtype), memory, carry)
+            seen = jax.tree.map(lambda x: x[:, 0], seen)
+            carry = self.after(carry, tuple(states), attentional_B1H)
+            return carry, (attentional_B1H[:, 0], (seen, shown) if looking else None)
 
         carry, (attentional_BTH, shown) = over_time(step, carry, (layers[0].project(embedded_BTE), masks))
         if not looking:
@@ -164,3 +220,8 @@ class Luong(Translator):
         for layer, seen in zip(layers, shown[1]):
             layer.show(seen)
         return attentional_BTH, shown[0], carry
+
+
+def window_edges(centre_BT: jax.Array, half: int) -> jax.Array:
+    """The left edge, the centre and the right edge of each window, in source positions from 1: (B, T, 3)."""
+    return jnp.stack([centre_BT - half, centre_BT, centre_BT + half], axis=-1)

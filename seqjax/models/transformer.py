@@ -43,6 +43,11 @@ class Transformer(Translator):
     dtype: Literal['float32', 'bfloat16'] = option('float32', 'compute dtype; parameters stay float32')
     remat: bool = option(False, 'recompute activations in the backward pass: less memory, more time')
 
+    @property
+    def parallel_decoder(self) -> bool:
+        """All target positions attend at once."""
+        return True
+
     def check(self) -> None:
         """Refuses heads that do not divide the width or cannot be turned, and vocabularies that cannot be tied."""
         if self.hidden_size % self.num_heads:

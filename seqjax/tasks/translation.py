@@ -12,6 +12,7 @@ from seqjax.data.vocabulary import BOS, Ragged, Vocabulary
 from seqjax.errors import UserError
 from seqjax.options import option
 from seqjax.tasks.losses import cross_entropy
+from seqjax.tasks.scheduled_sampling import ScheduledSampling
 
 Text = tuple[list[str], list[str]]  # sources and targets, line by line
 
@@ -55,7 +56,7 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation:
+class Translation(ScheduledSampling):
     """A parallel corpus to learn from. Subclasses say where its splits come from (`splits`)."""
 
     vocabulary: Literal['word', 'char', 'bpe'] = option('word', 'pieces of text: words, characters or byte pairs')
@@ -127,8 +128,15 @@ class Translation:
                     target_length=codec.max_length)
 
     def loss(self, model: Any, params: Any, batch: Any, rng: jax.Array | None, step: Any) -> tuple[dict, dict]:
-        """Teacher-forced cross entropy: what is optimised, and what is only reported, as {term: (sum, count)}."""
+        """Cross entropy: what is optimised, and what is only reported, as {term: (sum, count)}.
+
+        The decoder reads the true words, but for those that scheduled sampling replaces in training (`rng` is given).
+        """
         tokens_BT = jax.numpy.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
-        rngs = None if rng is None else {'dropout': rng}
-        logits_BTV = model.apply({'params': params}, batch.source, tokens_BT, rngs=rngs)
-        return cross_entropy(logits_BTV, batch.target, batch.weight, self.label_smoothing)
+        rngs, revision, forcing = None if rng is None else {'dropout': rng}, (), {}
+        if rng is not None and self.sampling != 'none':
+            revise, forcing = self.revision(model, params, batch, rng, step)
+            revision = (revise,)
+        logits_BTV = model.apply({'params': params}, batch.source, tokens_BT, *revision, rngs=rngs)
+        objective, report = cross_entropy(logits_BTV, batch.target, batch.weight, self.label_smoothing)
+        return objective, report | forcing
