@@ -49,10 +49,14 @@ def prepare(experiment: Experiment, codec: Codec) -> Prepared:
     """Fills in what the data tells and chooses the devices. Touches no parameter.
 
     Raises:
-      UserError: sizes that do not fit each other, or batches that do not split over the devices.
+      UserError: sizes that do not fit each other, outputs longer than the model's positions, or batches that do not
+        split over the devices.
     """
     experiment = experiment.sized(**experiment.task.sizes(codec))
-    training = experiment.training
+    training, longest, limit = experiment.training, experiment.decoding.max_length, experiment.model.target_limit()
+    if longest is not None and limit is not None and longest > limit:
+        raise UserError(f'--decoding.max_length={longest}: the model has positions for {limit} target tokens (the '
+                        '--task.max_length that it is trained with); ask for less, or train with positions that go on')
     placement = Placement(training.parallel, training.mesh, experiment.model.partition_rules())
     placement.check_batch('--training.batch_size', training.batch_size, training.accumulate)
     placement.check_batch('--decoding.batch_size', experiment.decoding.batch_size)

@@ -27,12 +27,14 @@ class Shape(NamedTuple):
 
 
 def choose_shapes(source_lengths: np.ndarray, target_lengths: np.ndarray, count: int,
-                  multiple: int = 4) -> tuple[Shape, ...]:
+                  multiple: int = 4, longest: int | None = None) -> tuple[Shape, ...]:
     """At most `count` shapes that hold every pair with the least padding.
 
     Pairs are grouped by ranges of max(source, target) length. A group's shape is the longest of either side, rounded up
     to a `multiple`. The boundaries are those with the fewest padded tokens (both sides), found by dynamic programming
     over the distinct lengths: O(count L^2). Few shapes matter since each one is compiled.
+
+    Rounding stops at `longest`, which no pair exceeds: a model may have no positions beyond it.
     """
     source_lengths, target_lengths = np.asarray(source_lengths), np.asarray(target_lengths)
     if count < 1:
@@ -43,6 +45,8 @@ def choose_shapes(source_lengths: np.ndarray, target_lengths: np.ndarray, count:
     np.maximum.at(sides[0], group, source_lengths)
     np.maximum.at(sides[1], group, target_lengths)
     sides = -(-sides // multiple) * multiple
+    if longest is not None:
+        sides = np.minimum(sides, longest)
     before = np.concatenate([[0], np.cumsum(rows)])
 
     # cost[k, j]: least tokens for the first j lengths in exactly k groups; cut[k, j]: where the last of them begins.

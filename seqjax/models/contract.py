@@ -20,6 +20,8 @@ class Translator(nn.Module):
     source_size: int | None = from_data('source vocabulary, pieces')
     target_size: int | None = from_data('target vocabulary, pieces')
     source_length: int | None = from_data('longest source, tokens with EOS')
+    target_length: int | None = from_data('longest target, tokens with EOS')
+    length_ratio: float | None = from_data('target tokens for each source token, EOS counted on both sides')
 
     def encode(self, source_BS: jax.Array) -> Any:
         """All that stays constant while decoding, as a pytree: masks, and projected keys and values included."""
@@ -39,6 +41,10 @@ class Translator(nn.Module):
 
     def check(self) -> None:
         """Raises UserError where fields do not fit each other; called before the data are known, and again after."""
+
+    def target_limit(self) -> int | None:
+        """The longest target, tokens with EOS, that `start` and `decode` take; None where they take any."""
+        return None
 
     def partition_rules(self) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
         """(regex on a parameter's path, mesh axis of each trailing dimension); the first match wins."""
