@@ -31,7 +31,7 @@ def numerals(model: str = 'transformer') -> Experiment:
         model=build(model, num_layers={'bahdanau': 1, 'convs2s': 3, 'rctm': 1}.get(model, 2), hidden_size=128,
                     num_heads=4, feedforward_size=512, dropout=0.0),
         optimizer=Optimizer(learning_rate=2e-3, schedule='inverse_sqrt', warmup_steps=200, clip_norm=1.0),
-        training=Training(steps=800 if model == 'transformer' else 1500, batch_size=64, evaluate_every=200,
+        training=Training(steps=800 if model in ('convs2s', 'transformer') else 1500, batch_size=64, evaluate_every=200,
                           checkpoint_every=400))
 
 

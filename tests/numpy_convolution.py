@@ -58,15 +58,13 @@ def column(K, x):
     return np.tanh(sum(K[b] * x[b] for b in range(len(K))))
 
 
-def fold(p, x, widest, until=1):
-    """Kalchbrenner and Blunsom 2013: K_2, K_3, ...; where the next does not fit, the top kernel that does."""
-    for width in range(2, widest + 2):
-        if len(x) == 1 or (width > widest and until > 1):
-            return x
-        if len(x) >= width and width <= widest:
+def fold(p, x, widest, to_one=True):
+    """Kalchbrenner and Blunsom 2013: K_2, K_3, ... as far as they fit; to one column, the top kernel that does."""
+    for width in range(2, widest + 1):
+        if len(x) >= width:
             x = np.array([column(kernel(p['main'], width), x[a:a + width]) for a in range(len(x) - width + 1)])
-        else:
-            x = column(kernel(p['top'], len(x)), x)[None]
+    if to_one and len(x) > 1:
+        x = column(kernel(p['top'], len(x)), x)[None]
     return x
 
 
@@ -92,8 +90,8 @@ def rctm(model, p, source, tokens):
     else:
         widest = {2: 2, 4: 3, 7: 4}[model.ngram]
         m = max(int(np.floor(model.length_ratio * len(source) + 0.5)), 1)
-        grams = fold(p['fold'], x, widest, until=model.ngram)
-        assert len(grams) == max(len(source) - model.ngram + 1, 1)
+        grams = fold(p['fold'], x, widest, to_one=False)
+        assert len(grams) == len(source) - model.ngram + 1 or len(source) < model.ngram
         F = unfold(p['unfold'], grams @ p['translation']['kernel'], m, model.ngram, widest)
         assert len(F) == max(m, model.ngram)
     joins = np.array([F[min(i, m - 1)] for i in range(len(tokens))])

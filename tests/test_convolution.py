@@ -44,7 +44,7 @@ def test_the_gradient_alone_is_scaled():
 @pytest.mark.parametrize(('gain', 'dropout'), [(4.0, 0.0), (1.0, 0.0), (4.0, 0.3), (1.0, 0.3)])
 def test_weights_start_at_the_variance_of_the_paper(gain, dropout):
     x = jnp.zeros((1, 5, 80))
-    p = Convolution(160, 3, gain, dropout).init(jax.random.key(0), x)['params']
+    p = jax.jit(Convolution(160, 3, gain, dropout).init)(jax.random.key(0), x)['params']
     assert np.std(p['kernel']) == pytest.approx((gain * (1 - dropout) / (3 * 80)) ** 0.5, rel=0.02)
     assert not np.asarray(p['bias']).any()
     np.testing.assert_allclose(p['scale'], np.linalg.norm(p['kernel'].reshape(-1, 160), axis=0), rtol=1e-5)
@@ -72,7 +72,7 @@ def test_weight_normalisation():
     # The length of a direction means nothing, the scale is the length; so no gradient runs along a direction.
     longer = {**params, 'kernel': params['kernel'] * 3, 'scale': params['scale'] * 2}
     np.testing.assert_allclose(layer.apply({'params': longer}, X), 2 * start, rtol=1e-4, atol=1e-5)
-    gradient = jax.grad(lambda p: (layer.apply({'params': p}, X) ** 3).sum())(params)
+    gradient = jax.jit(jax.grad(lambda p: (layer.apply({'params': p}, X) ** 3).sum()))(params)
     along_E = (gradient['kernel'] * params['kernel']).sum(axis=(0, 1))
     assert np.abs(along_E).max() < 1e-3 < np.abs(gradient['kernel']).max()
     random = {'kernel': params['kernel'], 'bias': RNG.normal(size=E), 'scale': RNG.normal(size=E)}
@@ -85,12 +85,13 @@ def test_weight_normalisation():
 @pytest.mark.parametrize('size', [3, 5])
 def test_an_encoder_block_sees_half_a_window_to_each_side_and_no_padding(size):
     block, mask = EncoderBlock(size, 0.0, True), np.ones((1, T), bool)
-    params = block.init(jax.random.key(0), X[:1], mask)
+    params = jax.jit(block.init)(jax.random.key(0), X[:1], mask)
 
+    @jax.jit
     def outputs(x, mask):
         return block.apply(params, x, mask)[0][0].sum(-1)
 
-    reach = np.abs(np.asarray(jax.jacrev(outputs)(X[:1], mask)))[:, 0].sum(-1) > 0
+    reach = np.abs(np.asarray(jax.jit(jax.jacrev(outputs))(X[:1], mask)))[:, 0].sum(-1) > 0
     places = np.arange(T)
     np.testing.assert_array_equal(reach, np.abs(places[:, None] - places) <= size // 2)
     mask = places[None] < 5
@@ -104,7 +105,11 @@ def test_a_decoder_block_sees_its_window_of_the_past(size):
     block = DecoderBlock(size, 0.0, True)
     memory = {'keys': RNG.normal(size=(1, 5, E)), 'values': RNG.normal(size=(1, 5, E)), 'mask': np.ones((1, 5), bool)}
     before, g = np.zeros((1, size - 1, D), np.float32), np.zeros((1, T, E), np.float32)
-    params = block.init(jax.random.key(0), X[:1], before, g, memory)
-    reach = np.abs(np.asarray(jax.jacrev(lambda x: block.apply(params, x, before, g, memory)[0][0].sum(-1))(X[:1])))
+    params = jax.jit(block.init)(jax.random.key(0), X[:1], before, g, memory)
+
+    def outputs(x):
+        return block.apply(params, x, before, g, memory)[0][0].sum(-1)
+
+    reach = np.abs(np.asarray(jax.jit(jax.jacrev(outputs))(X[:1])))
     back = np.arange(T)[:, None] - np.arange(T)
     np.testing.assert_array_equal(reach[:, 0].sum(-1) > 0, (back >= 0) & (back < size))

@@ -59,35 +59,38 @@ def drawn(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 class Fold(nn.Module):
     """The convolutional sentence model: kernels K_2, K_3, ... K_r take k columns to k - 1, k - 3, k - 6, ...
 
-    E_1 is the sentence and E_w = tanh(K_w * E_{w-1}) (section 3.2). A row with fewer columns than the next kernel is
-    wide, j of them, is finished by the top kernel L_j: tanh(L_j * E), one column. A row of one column is ready.
+    E_1 is the sentence and E_w = tanh(K_w * E_{w-1}) (section 3.2). A row folds as long as it has the columns for the
+    next kernel. With `finish`, one that has j columns left, and j > 1, then becomes one by the top kernel L_j:
+    tanh(L_j * E).
     """
 
     widest: int  # r
-    finish: bool  # rows with columns left after K_r are finished too
+    finish: bool
 
     @nn.compact
     def __call__(self, x_BSD: jax.Array, count_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Columns (B, S, D), of which each row has `count_B`, to the columns (B, S, D) left, and their counts."""
-        D, r = x_BSD.shape[-1], self.widest
-        where = packed(2, r)
-        main = self.param('main', drawn, (where[r].stop, D)).astype(x_BSD.dtype)
-        if r > 2:
-            top = self.param('top', drawn, (where[r - 1].stop, D)).astype(x_BSD.dtype)
-        for width in range(2, r + 1 + self.finish):
-            folds_B = (count_B >= width) & (width <= r)
-            ends_B = (count_B > 1) & ~folds_B
-            before_BSD = x_BSD
-            if width <= r:
-                left_BS = jnp.arange(x_BSD.shape[1]) <= (count_B - width)[:, None]
-                folded_BSD = jnp.tanh(narrow(before_BSD, main[where[width]])) * left_BS[:, :, None]
-                x_BSD = jnp.where(folds_B[:, None, None], folded_BSD, x_BSD)
-            if min(width, r) > 2:
-                last_BD = jnp.tanh(last_column(before_BSD, count_B, top, min(width, r) - 1))
-                only_BSD = jnp.pad(last_BD[:, None], ((0, 0), (0, x_BSD.shape[1] - 1), (0, 0)))
-                x_BSD = jnp.where(ends_B[:, None, None], only_BSD, x_BSD)
-            count_B = jnp.where(folds_B, count_B - width + 1, jnp.where(ends_B, 1, count_B))
-        return x_BSD, count_B
+        """Columns (B, S, D), of which each row has `count_B`, to the columns that are left, and their counts (B,).
+
+        They are (B, S, D), and with `finish` (B, 1, D).
+        """
+        where = packed(2, self.widest)
+        main = self.param('main', drawn, (where[self.widest].stop, x_BSD.shape[-1])).astype(x_BSD.dtype)
+        for width, rows in where.items():
+            folds_B = count_B >= width
+            left_BS = jnp.arange(x_BSD.shape[1]) <= (count_B - width)[:, None]
+            folded_BSD = jnp.tanh(narrow(x_BSD, main[rows])) * left_BS[:, :, None]
+            x_BSD = jnp.where(folds_B[:, None, None], folded_BSD, x_BSD)
+            count_B = jnp.where(folds_B, count_B - width + 1, count_B)
+        if not self.finish:
+            return x_BSD, count_B
+        one_BD = x_BSD[:, 0]
+        if self.widest > 2:
+            # After the widest kernel, r, no more than r - 1 columns are left: 1 + ... + r is more than any sentence.
+            rows = where[self.widest - 1].stop
+            top = self.param('top', drawn, (rows, x_BSD.shape[-1])).astype(x_BSD.dtype)
+            last_BD = jnp.tanh(last_column(x_BSD, count_B, top, self.widest - 1))
+            one_BD = jnp.where((count_B > 1)[:, None], last_BD, one_BD)
+        return one_BD[:, None], jnp.minimum(count_B, 1)
 
 
 def last_column(x_BSD: jax.Array, count_B: jax.Array, top_RD: jax.Array, most: int) -> jax.Array:

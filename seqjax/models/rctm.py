@@ -24,9 +24,9 @@ class RCTM(Translator):
     'sentence' is the paper's RCTM I (section 3.3): the convolutional sentence model folds the source into one vector,
     csm(e), and S csm(e) joins every step of a recurrent language model, h_i = f(R h_{i-1} + I y_i + S csm(e)), o = O h.
 
-    'ngram' is its RCTM II (section 4.2): folding stops where a column stands for n words, E = cgm(e, n); a matrix T
-    translates each column; the inverse model unfolds them into one column for each word of the target, F =
-    icgm(T E, m); and S F_i joins step i. A source of fewer than n words is one column.
+    'ngram' is its RCTM II (section 4.2): folding stops where a column stands for n words, E = cgm(e, n), or where a
+    shorter source has no columns for the next kernel; a matrix T translates each column; the inverse model unfolds them
+    into one column for each word of the target, F = icgm(T E, m); and S F_i joins step i.
 
     Where this departs from the paper: m is the source's length times the length ratio of the training split, rounded:
     a mean such as that of the paper's Poisson P(m|e), whose likelihood is no part of the loss or of scores here. The
@@ -86,7 +86,7 @@ class RCTM(Translator):
                 raise UserError(f'a source of {S} tokens is longer than the {self.source_length} that the model can '
                                 'fold; shorten it, or train with a larger --task.max_length')
             columns_BSE, _ = self.fold(columns_BSE, count_B)
-            return {'columns': columns_BSE[:, :1], 'words': jnp.ones_like(count_B)}
+            return {'columns': columns_BSE, 'words': jnp.ones_like(count_B)}
         words_S = np.maximum(np.floor((self.length_ratio or 1.0) * np.arange(S + 1) + 0.5), 1).astype(np.int32)
         words_B = jnp.asarray(words_S)[count_B]
         grams_BSE, count_B = self.fold(columns_BSE, count_B)
