@@ -1,4 +1,4 @@
-"""What every recurrent translator is checked for, on a small batch of rows of different lengths, one all padding."""
+"""What every recurrent or convolutional translator is checked for, on rows of different lengths, one all padding."""
 
 import functools
 import types
@@ -18,8 +18,8 @@ LENGTHS = (SOURCE != 0).sum(axis=1)
 
 @functools.cache
 def compiled(model):
-    """The model with sizes, random parameters (biases too, or a lost one would not show) and its jitted methods."""
-    model = model.clone(**SIZES)
+    """The model, sizes added, with random parameters (biases too, or a lost one would not show) and jitted methods."""
+    model = model.clone(**{field: size for field, size in SIZES.items() if getattr(model, field) is None})
     shapes = jax.eval_shape(model.init, jax.random.key(0), SOURCE, TOKENS)['params']
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.6, x.shape), jnp.float32), shapes)

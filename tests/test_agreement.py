@@ -158,7 +158,7 @@ def test_dropout_differs_in_replicas_micro_batches_and_steps(model, mode, mesh, 
     np.testing.assert_array_equal(nll[:1], nll_by_row(model, mode, mesh, accumulate))
 
 
-@pytest.mark.parametrize('model', ['transformer', 'decoderonly', 'gru', 'luong'])
+@pytest.mark.parametrize('model', ['transformer', 'decoderonly', 'gru', 'luong', 'convs2s'])
 def test_dropout_differs_in_layers_and_places(model):
     """No two masks of a pass are the same: rate 0.5, so half of two masks agree."""
     prepared, _ = data()

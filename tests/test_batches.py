@@ -57,6 +57,12 @@ def test_shapes_are_the_best_there_are(count, multiple):
             assert shapes == (Shape(source_lengths.max(), target_lengths.max()),)
 
 
+def test_shapes_are_rounded_up_but_not_beyond_the_longest_sentence_admitted():
+    """A model with learned positions has none there."""
+    assert choose_shapes([3, 9], [5, 7], 2) == (Shape(4, 8), Shape(12, 8))
+    assert choose_shapes([3, 9], [5, 7], 2, longest=10) == (Shape(4, 8), Shape(10, 8))
+
+
 def test_shapes_by_hand():
     assert choose_shapes([3, 3, 20], [4, 2, 17], 2) == (Shape(4, 4), Shape(20, 20))
     assert choose_shapes([3, 3, 20], [4, 2, 17], 1, multiple=1) == (Shape(20, 17),)

@@ -11,7 +11,7 @@ from seqjax.models.contract import Translator
 
 def test_names_are_those_of_the_files():
     assert {'multi30k', 'numerals', 'parallel', 'reverse', 'tfds'} <= set(catalogue.experiments())
-    assert {'bahdanau', 'gru', 'lstm', 'luong', 'rnn', 'transformer'} <= set(catalogue.models())
+    assert {'bahdanau', 'convs2s', 'gru', 'lstm', 'luong', 'rctm', 'rnn', 'transformer'} <= set(catalogue.models())
     assert catalogue.models()['transformer'] == (
         'transformer', 'seqjax.models.transformer', 'Transformer', catalogue.models()['transformer'].summary)
 

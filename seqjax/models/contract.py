@@ -22,6 +22,7 @@ class Translator(nn.Module):
     target_size: int | None = from_data('target vocabulary, pieces')
     source_length: int | None = from_data('longest source, tokens with EOS')
     target_length: int | None = from_data('longest target, tokens with EOS')
+    length_ratio: float | None = from_data('target tokens for each source token, EOS counted on both sides')
 
     def encode(self, source_BS: jax.Array) -> Any:
         """All that stays constant while decoding, as a pytree: masks, and projected keys and values included."""

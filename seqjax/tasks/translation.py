@@ -25,6 +25,7 @@ class Codec:
     target: Vocabulary
     shapes: tuple[Shape, ...]  # of training; the last has room for nothing longer than the training split holds
     max_length: int  # tokens with EOS, either side
+    length_ratio: float = 1.0  # target tokens for each source token of the training split, EOS counted on both sides
 
     @property
     def all_shapes(self) -> tuple[Shape, ...]:
@@ -35,13 +36,14 @@ class Codec:
     def to_json(self) -> dict[str, Any]:
         """A JSON value from which `from_json` makes an equal codec."""
         return dict(source=json.loads(self.source.to_json()), target=json.loads(self.target.to_json()),
-                    shapes=self.shapes, max_length=self.max_length)
+                    shapes=self.shapes, max_length=self.max_length, length_ratio=self.length_ratio)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> 'Codec':
         """The inverse of `to_json`."""
         return cls(Vocabulary.from_json(json.dumps(value['source'])), Vocabulary.from_json(json.dumps(value['target'])),
-                   tuple(Shape(*shape) for shape in value['shapes']), value['max_length'])
+                   tuple(Shape(*shape) for shape in value['shapes']), value['max_length'],
+                   value.get('length_ratio', 1.0))  # runs from before it was measured go on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +112,9 @@ class Translation(ScheduledSampling):
         if not ids['train'][0].count():
             raise UserError(f'no pair of the training split fits --task.max_length={self.max_length}; raise it')
         if codec is None:
-            shapes = choose_shapes(*(side.lengths for side in ids['train']), count=self.buckets,
-                                   longest=self.max_length)
-            codec = Codec(source, target, shapes, self.max_length)
+            lengths = [side.lengths for side in ids['train']]
+            shapes = choose_shapes(*lengths, count=self.buckets, longest=self.max_length)
+            codec = Codec(source, target, shapes, self.max_length, float(lengths[1].sum() / lengths[0].sum()))
         return Data(text, ids, codec, sha256, tuple(notes))
 
     def learn(self, sources: list[str], targets: list[str]) -> tuple[Vocabulary, Vocabulary]:
@@ -125,7 +127,7 @@ class Translation(ScheduledSampling):
     def sizes(self, codec: Codec) -> dict[str, int]:
         """The fields of a model that only the data tells."""
         return dict(source_size=codec.source.size, target_size=codec.target.size, source_length=codec.max_length,
-                    target_length=codec.max_length)
+                    target_length=codec.max_length, length_ratio=codec.length_ratio)
 
     def loss(self, model: Any, params: Any, batch: Any, rng: jax.Array | None, step: Any) -> tuple[dict, dict]:
         """Cross entropy: what is optimised, and what is only reported, as {term: (sum, count)}.
