@@ -198,7 +198,8 @@ def study(argv: list[str], launch: Launch, conduct: Conduct, chosen: dict[str, l
         raise UserError(f'--{unread[0]}={unparse(getattr(launch, unread[0]))} is not read by a study; drop it')
     start(launch)
     from seqjax.studies.command import command
-    return command(conduct, chosen['conduct'], launch.mode, launch.experiment, launch.model, launch.workdir, argv,
+    return command(conduct, chosen['conduct'], launch.mode, launch.experiment, launch.model, launch.workdir,
+                   launch.compilation_cache if 'compilation_cache' in chosen['launch'] else None, argv,
                    (Launch(), Conduct()))
 
 

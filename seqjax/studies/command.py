@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
-import jax
-
 from seqjax import catalogue, files, rundir
 from seqjax.errors import UserError
 from seqjax.options import unparse
-from seqjax.studies import sweep, trials
+from seqjax.studies import board, launchers, sweep, trials, work
 from seqjax.studies.folder import Folder, write
 from seqjax.studies.options import READ, Conduct
+from seqjax.studies.oversee import oversee
 from seqjax.studies.study import Study, Verdict
+from seqjax.studies.subject import Subject
 from seqjax.training.loop import Interrupted
 
 
@@ -77,11 +77,12 @@ def asked(conduct: Conduct, experiment: str | None, model: str | None, argv: Seq
 
 
 def command(conduct: Conduct, given: Sequence[str], mode: str, experiment: str | None, model: str | None,
-            workdir: str | None, argv: Sequence[str], others: Sequence[Any]) -> int:
+            workdir: str | None, cache: str | None, argv: Sequence[str], others: Sequence[Any]) -> int:
     """Does what the launcher's flags say about studies; returns the exit code.
 
     Args:
       given: the names of the flags of `conduct` that were set.
+      cache: --compilation_cache, where it was given.
       argv: the whole command line. others: the launcher's own flags, which may stand in it.
 
     Returns:
@@ -97,18 +98,28 @@ def command(conduct: Conduct, given: Sequence[str], mode: str, experiment: str |
                         f'or set --mode={modes}')
     if mode == 'report':
         return again(conduct, workdir)
+    if mode == 'work':
+        return join(conduct, workdir)
     wanted = asked(conduct, experiment, model, argv, others)
     study = wanted.build()
     jobs = trials.jobs(study)
     folder = Folder(pathlib.Path(workdir or wanted.default_workdir()))
     if mode == 'plan':
         return plan(study, jobs, folder)
+    count = min(conduct.workers, study.workers or conduct.workers)
+    start = launchers.launcher(conduct.launcher, conduct.resources, count, folder.path)
     folder.claim(describe(wanted, study, jobs, argv))
     for job in jobs if conduct.retry else ():
         folder.forgive(job.name)
     try:
-        with stopping():
-            alone(study, jobs, folder)
+        with stopping(), board.shown(jobs, folder) as say:
+            if count < conduct.workers:
+                say(f'{count} of --workers={conduct.workers}: {wanted.name} measures time and takes no more')
+            if count == 1 and conduct.launcher == 'local':
+                work.work(study, jobs, folder)
+            else:
+                more = () if cache is None else (f'--compilation_cache={cache}',)
+                oversee(start, launchers.command(folder.path, *more), count, jobs, folder, say=say)
     except Interrupted as interruption:
         print(f'{interruption}; saved in {folder.path}: the same command goes on from there', file=sys.stderr)
         return interruption.status
@@ -124,7 +135,6 @@ def describe(wanted: Asked, study: Study, jobs: Sequence[trials.Job], argv: Sequ
             'trials': {job.name: list(job.words) for job in jobs},
             'argv': list(argv), 'git_commit': rundir.git_commit(), 'python': platform.python_version(),
             'versions': {package: metadata.version(package) for package in rundir.PACKAGES},
-            'devices': [f'{device.platform} {device.device_kind}' for device in jax.devices()],
             'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}
 
 
@@ -142,25 +152,28 @@ def stopping() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def alone(study: Study, jobs: Sequence[trials.Job], folder: Folder) -> None:
-    """Runs what is open, one trial after the other, in this process."""
-    read = trials.once()
-    for number, job in enumerate(jobs):
-        if folder.state(job.name) != 'open':
-            continue
-        print(f'trial {number + 1} of {len(jobs)}: {job.name}', file=sys.stderr)
-        try:
-            trials.run(job, study, folder, read)
-        except files.Held:
-            continue
-        trials.forget()
+def join(conduct: Conduct, workdir: str | None) -> int:
+    """Works on the study that is in a folder, beside whoever else does."""
+    if workdir is None:
+        raise UserError('--mode=work needs --workdir=FOLDER, the folder of a study')
+    folder = Folder(pathlib.Path(workdir))
+    if conduct.attached:
+        work.follow_stdin()
+    try:
+        with stopping():
+            study = Asked(**folder.study()['asked']).build()
+            work.work(study, trials.jobs(study), folder, conduct.worker)
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return interruption.status
+    return 0
 
 
 def conclude(wanted: Asked, study: Study, jobs: Sequence[trials.Job], folder: Folder) -> int:
     """Floors, results.csv, table, verdict and report of what is on disk."""
     done = [job for job in jobs if folder.state(job.name) == 'done']
     if done and not (folder.path / 'floors.json').exists():
-        subject = trials.Subject(folder.trial(done[0].name), done[0].recipe.experiment, study.trains)
+        subject = Subject(folder.trial(done[0].name), done[0].recipe.experiment, study.trains)
         write(folder.path / 'floors.json', study.floors(subject))
     results = folder.results()
     files.write(folder.path / 'results.csv', results.csv())
@@ -169,11 +182,15 @@ def conclude(wanted: Asked, study: Study, jobs: Sequence[trials.Job], folder: Fo
     failures = {job.name: folder.reason(job.name) for job in jobs if folder.state(job.name) == 'failed'}
     for name, reason in failures.items():
         print(f'{name} failed: {reason}')
+    left = [job.name for job in jobs if folder.state(job.name) == 'open']
+    if left:
+        print(f'{len(left)} of {len(jobs)} trials are not finished ({left[0]}, …): the same command goes on with them, '
+              'unless another process is at them')
     answer = study.answer(results)
     if answer is not None:
         print(f'\n{study.claim} ({study.source})\n{words(answer)}')
     print(f'the study is in {folder.path}')
-    return 1 if failures else 0
+    return 1 if failures or left else 0
 
 
 def words(answer: Verdict) -> str:

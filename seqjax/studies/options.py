@@ -24,6 +24,8 @@ class Conduct:
     retry: bool = option(False, 'run the trials again that failed')
     attached: bool = option(False, 'a worker that ends when its stdin does, so that it does not outlive who started it')
 
+    worker: str | None = option(None, "the worker's name in the study's folder; none: HOST-PROCESS")
+
     @property
     def form(self) -> str:
         """'full', 'quick' or 'smoke'."""
@@ -35,5 +37,5 @@ READ = {
     'train': ('study', 'sweep', 'quick', 'smoke', 'seeds', 'workers', 'launcher', 'resources', 'retry'),
     'plan': ('study', 'sweep', 'quick', 'smoke', 'seeds'),
     'report': ('study', 'quick', 'smoke'),
-    'work': ('attached',),
+    'work': ('attached', 'worker'),
 }
