@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import os
 import pathlib
 import platform
 import shlex
@@ -159,6 +160,8 @@ def join(conduct: Conduct, workdir: str | None) -> int:
     folder = Folder(pathlib.Path(workdir))
     if conduct.attached:
         work.follow_stdin()
+    for notice in (signal.SIGUSR1, signal.SIGUSR2):  # Slurm's, when the time of a job is nearly up
+        signal.signal(notice, lambda signum, frame: os.kill(os.getpid(), signal.SIGTERM))
     try:
         with stopping():
             study = Asked(**folder.study()['asked']).build()

@@ -5,7 +5,7 @@
     trials/NAME/            an ordinary run directory, and besides
         measures.json       rows that were measured: the trial is finished
         failure.json        why it is not
-        clock.json          seconds spent on it
+        .clock.json         seconds spent on it
         log.txt             what it said
     workers/                what each worker is at, and what it says
     results.csv             all rows
@@ -114,11 +114,11 @@ class Folder:
 
     def seconds(self, name: str) -> float:
         """Time spent on a trial, in all attempts."""
-        return read(self.trial(name) / 'clock.json', {'seconds': 0.0})['seconds']
+        return read(self.trial(name) / '.clock.json', {'seconds': 0.0})['seconds']
 
     def spend(self, name: str, seconds: float) -> None:
         """Adds to the time spent on a trial."""
-        write(self.trial(name) / 'clock.json', {'seconds': round(self.seconds(name) + seconds, 3)})
+        write(self.trial(name) / '.clock.json', {'seconds': round(self.seconds(name) + seconds, 3)})
 
 
 def read(path: pathlib.Path, default: Any) -> Any:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -104,11 +105,14 @@ def divide(workers: int) -> list[set[int]]:
 def slurm(folder: pathlib.Path, options: dict[str, Any], cluster: str = 'slurm') -> Start:
     """Jobs of Slurm, by submitit. Options are those of submitit's `AutoExecutor.update_parameters`.
 
-    Jobs live on when the command that submitted them ends in any other way than by a signal.
+    A job that runs out of its time is queued again, and goes on. Jobs outlive the command that submitted them where
+    that was killed; the same command then works beside them.
+
+    Args:
+      cluster: 'slurm', or 'local' for submitit's own processes.
     """
     try:
         import submitit
-        from submitit.helpers import CommandFunction
     except ImportError:
         raise UserError('--launcher=slurm needs submitit; pip install submitit') from None
     if cluster == 'slurm' and shutil.which('sbatch') is None:
@@ -119,22 +123,64 @@ def slurm(folder: pathlib.Path, options: dict[str, Any], cluster: str = 'slurm')
     except (TypeError, ValueError, NameError) as error:
         raise UserError(f'--resources: {" ".join(str(error).split())}') from None
 
+    class Again(serving()):
+        """What submitit queues once more when the time is up: the worker saves at the same signal."""
+
+        def checkpoint(self, *args: Any) -> Any:
+            return submitit.helpers.DelayedSubmission(self, *args)
+
     def start(words: Sequence[str], name: str, log: pathlib.Path) -> Worker:
         try:
-            job = executor.submit(CommandFunction(list(words), cwd=pathlib.Path.cwd()))
+            job = executor.submit(Again(), list(words), os.getcwd(), str(log.absolute()))
         except submitit.core.utils.FailedJobError as error:
             raise UserError(f'--launcher=slurm: {" ".join(str(error).split())}') from None
+        asked = 0.0
 
         def status() -> int | None:
-            if not job.done():
+            nonlocal asked
+            if job.paths.result_pickle.exists():
+                kind, result = submitit.core.utils.pickle_load(job.paths.result_pickle)
+                return result if kind == 'success' else 1
+            if cluster != 'slurm':
+                return -signal.SIGKILL if job.done() else None
+            if time.monotonic() - asked < ASK:
                 return None
-            if job.state in ('TIMEOUT', 'OUT_OF_MEMORY', 'NODE_FAIL', 'PREEMPTED'):
-                return -signal.SIGKILL
-            return 0 if job.exception() is None else 1
+            asked = time.monotonic()
+            state = subprocess.run(['squeue', '--noheader', '--states=all', f'--jobs={job.job_id}', '--format=%T'],
+                                   capture_output=True, text=True).stdout.strip()
+            if state == 'CANCELLED':
+                return 128 + signal.SIGTERM
+            return -signal.SIGKILL if state in LOST else None
 
         return Worker(name, status, job.cancel, job.cancel)
 
     return start
+
+
+ASK = 10.0  # seconds between two questions to Slurm about one job
+LOST = ('FAILED', 'TIMEOUT', 'OUT_OF_MEMORY', 'NODE_FAIL', 'PREEMPTED', 'BOOT_FAIL', 'DEADLINE')
+
+
+def serving() -> type:
+    """The class of a function, (words, cwd, log) -> exit code, that runs a worker wherever it is sent.
+
+    Made here and not found in a module, so that it travels whole: nothing has to be importable there.
+    """
+    class Serve:
+        def __call__(self, words: list[str], cwd: str, log: str) -> int:
+            import os
+            import subprocess
+            os.makedirs(os.path.dirname(log), exist_ok=True)
+            with open(log, 'ab') as file:
+                process = subprocess.Popen([*words, '--attached'], stdin=subprocess.PIPE, stdout=file, stderr=file,
+                                           cwd=cwd)
+                try:
+                    return process.wait()
+                finally:  # cancelled: it saves
+                    process.terminate()
+                    process.wait()
+
+    return Serve
 
 
 def ray(options: dict[str, Any]) -> Start:
@@ -148,25 +194,21 @@ def ray(options: dict[str, Any]) -> Start:
     if not library.is_initialized():
         try:
             library.init(address=address, log_to_driver=False, logging_level='error')
-        except ConnectionError as error:
+        except (ConnectionError, ValueError) as error:
             raise UserError(f'--launcher=ray: there is no Ray cluster at address={address} '
                             f'({" ".join(str(error).split())}); ray start --head begins one, --resources=address='
                             'HOST:PORT names one') from None
+    served = serving()
 
-    def serve(words: list[str], cwd: str, log: str) -> int:  # a closure, which travels whole: nothing is imported there
-        import subprocess
-        with open(log, 'ab') as file:
-            process = subprocess.Popen([*words, '--attached'], stdin=subprocess.PIPE, stdout=file, stderr=file, cwd=cwd)
-            try:
-                return process.wait()
-            finally:  # cancelled
-                process.terminate()
-                process.wait()
+    def serve(*arguments: Any) -> int:
+        return served()(*arguments)
 
-    task = library.remote(**options)(serve)
+    try:
+        task = library.remote(**options)(serve)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'--resources: {" ".join(str(error).split())}') from None
 
     def start(words: Sequence[str], name: str, log: pathlib.Path) -> Worker:
-        log.parent.mkdir(parents=True, exist_ok=True)
         reference = task.remote(list(words), os.getcwd(), str(log.absolute()))
 
         def status() -> int | None:
@@ -176,8 +218,8 @@ def ray(options: dict[str, Any]) -> Start:
             try:
                 return library.get(reference)
             except library.exceptions.TaskCancelledError:
-                return 143
-            except library.exceptions.RayError:  # its node or process died
+                return 128 + signal.SIGTERM
+            except library.exceptions.RayError:  # its node or its process died
                 return -signal.SIGKILL
 
         return Worker(name, status, lambda: library.cancel(reference),
