@@ -1,4 +1,6 @@
-"""What there is to choose from: experiments and models, found by reading files, without importing them (or jax)."""
+"""What there is to choose from: experiments, models and studies, found by reading files, without importing them (or
+jax).
+"""
 
 import ast
 import importlib
@@ -20,7 +22,7 @@ class Entry(NamedTuple):
 
 
 def entries(folder: str) -> dict[str, Entry]:
-    """All that the files of `folder` ('experiments', 'seqjax/models') list in `__all__`, by name in lower case."""
+    """All that the files of a folder ('experiments', 'seqjax/models') list in `__all__`, by name in lower case."""
     found = {}
     for path in sorted((ROOT / folder).glob('*.py')):
         tree = ast.parse(path.read_text(encoding='utf-8'))
@@ -44,17 +46,26 @@ def models() -> dict[str, Entry]:
     return entries('seqjax/models')
 
 
+def studies() -> dict[str, Entry]:
+    """The studies: functions of a form, 'full', 'quick' or 'smoke'."""
+    return entries('experiments/studies')
+
+
+KINDS = {'experiment': experiments, 'model': models, 'study': studies}
+
+
 def load(kind: str, name: str):
-    """Imports and returns the experiment or model called `name`; `kind` is 'experiment' or 'model'."""
-    known = experiments() if kind == 'experiment' else models()
+    """Imports and returns the experiment, model or study called `name`; `kind` is 'experiment', 'model' or 'study'."""
+    known = KINDS[kind]()
     if name not in known:
         raise UserError(f'--{kind}={name}: there is no such {kind}{did_you_mean(name, known)}')
     return getattr(importlib.import_module(known[name].module), known[name].attribute)
 
 
 def listing() -> str:
-    """Experiments and models, a line each."""
+    """Experiments, models and studies, a line each."""
     lines = []
-    for title, known in (('experiments (--experiment=NAME)', experiments()), ('models (--model=NAME)', models())):
+    for title, known in (('experiments (--experiment=NAME)', experiments()), ('models (--model=NAME)', models()),
+                         ('studies (--study=NAME)', studies())):
         lines += [title] + [f'  {entry.name:<12} {entry.summary}' for entry in known.values()] + ['']
     return '\n'.join(lines[:-1])

@@ -12,4 +12,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the known name nearest to `name`, and the choices where none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f'; did you mean {near[0]!r}?' if near else f'; choose one of {", ".join(known)}'
+    return f'; did you mean {near[0]!r}?' if near else f'; choose one of {", ".join(known)}' if known else \
+        '; there is none yet'

@@ -32,18 +32,22 @@ def write(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
+class Held(UserError):
+    """A folder is held by another process."""
+
+
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
     """Holds a folder for one process; the lock goes with the process, however it ends.
 
     Raises:
-      UserError: another process holds it.
+      Held: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / '.lock', 'w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f'--workdir={folder}: another process is training there; wait for it, or choose another '
-                            'folder') from None
+            raise Held(f'--workdir={folder}: another process is training there; wait for it, or choose another '
+                       'folder') from None
         yield

@@ -2,17 +2,19 @@
 
 import dataclasses
 import errno
+import inspect
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from absl import flags as absl_flags
 
 from seqjax import catalogue, flags
 from seqjax.errors import UserError
 from seqjax.options import check_value, option, options, unparse
+from seqjax.studies.options import Conduct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +23,15 @@ class Launch:
 
     experiment: str | None = option(None, 'the experiment, see --list')
     model: str | None = option(None, "the model, see --list; none: the experiment's own choice")
-    mode: Literal['train', 'evaluate', 'predict', 'plan'] = option('train', 'what to do')
-    workdir: str | None = option(None, "the run's folder; none: runs/EXPERIMENT-MODEL")
+    mode: Literal['train', 'evaluate', 'predict', 'plan', 'report', 'work'] = option(
+        'train', "what to do; report: a study's answer again, from its --workdir; work: run trials of the study in "
+                 '--workdir, beside others that do')
+    workdir: str | None = option(None, "the run's folder; none: runs/EXPERIMENT-MODEL, or runs/studies/STUDY")
     init_from: str | None = option(None, 'the folder of a run whose parameters to start from',
                                    when={'mode': ('train',)})
     input: str = option('-', 'file to translate, one sentence a line; - is stdin', when={'mode': ('predict',)})
     output: str = option('-', 'file for the translations; - is stdout', when={'mode': ('predict',)})
-    list: bool = option(False, 'list the experiments and models')
+    list: bool = option(False, 'list the experiments, models and studies')
     draw: Literal['sinusoids'] | None = option(None, 'draw a picture into --workdir')
     wandb: str | None = option(None, 'project at Weights & Biases to send the metrics to (pip install wandb)',
                                when={'mode': ('train',)})
@@ -90,14 +94,20 @@ def command(argv: list[str]) -> int:
         return 0
     wants_help = any(word in ('--help', '-help', '-h', '--helpfull', '--helpshort') for word in argv)
     argv = [word for word in argv if word not in ('--help', '-help', '-h', '--helpfull', '--helpshort')]
-    launch = Launch()
+    launch, conduct = Launch(), Conduct()
+    chosen: dict[str, list[str]] = {'launch': [], 'conduct': []}
     for words in flags.stages(argv):
         values = absl_flags.FlagValues()
         flags.define(values, '', launch)
+        flags.define(values, '', conduct)
         flags.read(words, values, known_only=True)
-        launch = flags.override('', launch, flags.given(values, '', launch))
-    for field in options(launch):
-        check_value(f'--{field.name}', getattr(launch, field.name), field)
+        given, about_studies = flags.given(values, '', launch), flags.given(values, '', conduct)
+        launch, conduct = flags.override('', launch, given), flags.override('', conduct, about_studies)
+        chosen['launch'] += given
+        chosen['conduct'] += about_studies
+    for part in (launch, conduct):
+        for field in options(part):
+            check_value(f'--{field.name}', getattr(part, field.name), field)
     if launch.list:
         print(catalogue.listing())
         return 0
@@ -105,12 +115,19 @@ def command(argv: list[str]) -> int:
         from seqjax import figures
         print(f'drew {figures.draw_sinusoids(pathlib.Path(launch.workdir or ".") / "sinusoids.png")}')
         return 0
-    if wants_help and launch.experiment is None:
-        print(HELP + '\n\n' + flags.help_text('launcher', '', Launch()))
+    if wants_help and launch.experiment is None and conduct.study is None:
+        print(HELP + '\n\n' + flags.help_text('launcher', '', Launch()) + '\n\n' + flags.help_text(
+            'studies', '', Conduct()))
         return 0
+    if launch.mode in ('report', 'work') or conduct.study is not None or conduct.sweep is not None:
+        return study(argv, launch, conduct, chosen, wants_help)
+    if chosen['conduct']:
+        name = chosen['conduct'][0]
+        raise UserError(f'--{name}={unparse(getattr(conduct, name))} is read with --study or --sweep; drop it, or give '
+                        'one of them')
     start(launch)
     if launch.mode in ('train', 'plan') or wants_help:
-        return compose(argv, launch, wants_help)
+        return begin(argv, launch, wants_help)
     return revisit(argv, launch)
 
 
@@ -134,40 +151,18 @@ def _has_accelerator() -> bool:
     return any(pathlib.Path(path).exists() for path in ('/dev/nvidia0', '/dev/accel0', '/dev/vfio'))
 
 
-def overridden(argv: list[str], parts: dict[str, Any]) -> dict[str, Any]:
-    """The `parts` with the values that a flagfile gives, and over them those that were typed.
-
-    Raises:
-      UserError: a flag does not exist, has no such value, or is not read.
-    """
-    for words in flags.stages(argv):
-        values = absl_flags.FlagValues()
-        flags.define(values, '', Launch())
-        for group, part in parts.items():
-            flags.define(values, f'{group}.', part)
-        flags.read(words, values)
-        parts = {group: flags.override(f'{group}.', part, flags.given(values, f'{group}.', part))
-                 for group, part in parts.items()}
-    return parts
-
-
-def compose(argv: list[str], launch: Launch, wants_help: bool) -> int:
+def begin(argv: list[str], launch: Launch, wants_help: bool) -> int:
     """Trains or plans: the experiment's function, with the flags' values in place of its own."""
+    from seqjax.compose import compose, recipe
     from seqjax.experiment import GROUPS, flat
-    if launch.experiment is None:
-        known = catalogue.experiments()
-        raise UserError(f'--experiment is missing; choose one of {", ".join(known)}')
-    function = catalogue.load('experiment', launch.experiment)
-    model = launch.model or function.__defaults__[0]
-    catalogue.load('model', model)
-    experiment = function(model)
-    parts = {group: getattr(experiment, group) for group in GROUPS}
     if wants_help:
-        print(f'{function.__doc__.strip()}\n\n' + flags.help_text('launcher', '', launch))
-        for group, part in parts.items():
+        found = recipe(launch.experiment, launch.model)
+        print(f'{found.doc.strip()}\n\n' + flags.help_text('launcher', '', launch))
+        for group in GROUPS:
+            part = getattr(found.experiment, group)
             print('\n' + flags.help_text(f'{group}: {type(part).__doc__.partition(chr(10))[0]}', f'{group}.', part))
         return 0
-    experiment = type(experiment)(**overridden(argv, parts))
+    _, model, experiment, _ = compose(launch.experiment, launch.model, argv, (Launch(),))
     if launch.mode == 'plan':
         from seqjax.plan import plan
         plan(experiment)
@@ -190,9 +185,28 @@ def compose(argv: list[str], launch: Launch, wants_help: bool) -> int:
     return 0
 
 
+def study(argv: list[str], launch: Launch, conduct: Conduct, chosen: dict[str, list[str]], wants_help: bool) -> int:
+    """Runs, lists or reports a study, or shows what it is."""
+    if wants_help:
+        from seqjax.catalogue import load
+        shown = inspect.getdoc(load('study', conduct.study)) if conduct.study is not None else HELP
+        print(f'{shown}\n\n' + flags.help_text('studies', '', conduct))
+        return 0
+    unread = [name for name in chosen['launch'] if name not in (
+        'experiment', 'model', 'mode', 'workdir', 'compilation_cache') and launch.mode not in ('evaluate', 'predict')]
+    if unread:
+        raise UserError(f'--{unread[0]}={unparse(getattr(launch, unread[0]))} is not read by a study; drop it')
+    start(launch)
+    from seqjax.studies.command import command
+    return command(conduct, chosen['conduct'], launch.mode, launch.experiment, launch.model, launch.workdir,
+                   launch.compilation_cache if 'compilation_cache' in chosen['launch'] else None, argv,
+                   (Launch(), Conduct()))
+
+
 def revisit(argv: list[str], launch: Launch) -> int:
     """Evaluates or predicts with a run that is there; what it is, its config.json says."""
     from seqjax import rundir
+    from seqjax.compose import overridden
     from seqjax.experiment import GROUPS, Experiment
     if launch.workdir is None:
         if launch.experiment is None:
@@ -207,7 +221,7 @@ def revisit(argv: list[str], launch: Launch) -> int:
                             'out')
     experiment = rundir.experiment_of(config)
     parts = {group: getattr(experiment, group) for group in GROUPS}
-    changed = overridden(argv, parts)
+    changed = overridden(argv, parts, (Launch(),))
     for group in GROUPS:
         fixed = [field.name for field in options(parts[group]) if group != 'decoding'
                  and field.name not in MOVABLE.get(group, ())
@@ -248,9 +262,13 @@ def translate(workdir: pathlib.Path, launch: Launch, change: Callable) -> int:
 
 HELP = """seqjax: python launch.py --experiment=NAME [--model=NAME] [--GROUP.OPTION=VALUE ...]
 
-  python launch.py --list                         experiments and models
+  python launch.py --list                         experiments, models and studies
   python launch.py --experiment=NAME --help       every option of an experiment
   python launch.py --experiment=NAME --mode=plan  what it would do: parameters, memory, FLOPs, one batch
   python launch.py --mode=evaluate --workdir=RUN  score a run
   python launch.py --mode=predict --workdir=RUN   translate stdin, one line in, one line out
+  python launch.py --study=NAME                   run a study: many runs, one answer (--quick: in two minutes)
+  python launch.py --experiment=NAME --sweep='model.num_layers=1,2,4 training.seed=0..2'
+                                                  a study of one's own
+  python launch.py --mode=report --workdir=STUDY  its answer again, from what is on disk
   python launch.py --draw=sinusoids               draw the table of sinusoidal positions"""

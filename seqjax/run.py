@@ -34,7 +34,8 @@ from seqjax.training.step import GradientDescent, State
 
 def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = '', model: str = '',
           argv: Sequence[str] = (), init_from: str | None = None, writers: Sequence[Writer] = (),
-          say: Callable[[str], None] = print) -> dict[str, Any]:
+          say: Callable[[str], None] = print,
+          read: Callable[[Any, Any], Data] = lambda task, codec: task.prepare(codec)) -> dict[str, Any]:
     """Trains, or goes on training, in `workdir`, and evaluates on the test split.
 
     Args:
@@ -42,6 +43,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
       init_from: a run's folder, whose parameters of equal path and shape are taken over.
       writers: further takers of the metrics.
       say: takes lines for the person who watches.
+      read: (task, codec or None) -> data; for many runs in one process, which read equal data once.
 
     Returns:
       The content of summary.json.
@@ -59,7 +61,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
         config = rundir.record(experiment, None, name, model, tuple(argv), init_from)
         if leads:  # before the data are read by the rules of another run
             rundir.check(workdir, config, experiment)
-        data = experiment.task.prepare(rundir.load_codec(workdir) if started else None)
+        data = read(experiment.task, rundir.load_codec(workdir) if started else None)
         config['data_sha256'] = data.sha256
         if leads:
             rundir.check(workdir, config, experiment)

@@ -18,6 +18,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'toke
 
 
 DATA = 'the data (SHA-256)'
+LOG = 'log.txt'  # what a run says, where it is kept in the run's own folder: there before the run is
 
 
 def record(experiment: Experiment, data_sha256: str | None, name: str = '', model: str = '', argv: tuple[str, ...] = (),
@@ -72,7 +73,7 @@ def check(workdir: pathlib.Path, config: dict[str, Any], experiment: Experiment)
                               for name in differ[:5])
             more = f' (and {len(differ) - 5} more)' if len(differ) > 5 else ''
             raise UserError(f'--workdir={workdir} holds another run: {shown}{more}; choose another folder')
-    elif workdir.exists() and not all(entry.name.startswith('.') for entry in workdir.iterdir()):
+    elif workdir.exists() and not all(entry.name.startswith('.') or entry.name == LOG for entry in workdir.iterdir()):
         raise UserError(f'--workdir={workdir} is not empty and holds no run (no config.json); choose another folder')
 
 

@@ -8,6 +8,7 @@ import pytest
 from regenerate import GOLDEN, composed, pairs
 
 from seqjax import catalogue, launcher
+from seqjax.compose import overridden
 from seqjax.experiment import GROUPS
 from seqjax.options import options, unparse
 
@@ -195,7 +196,7 @@ def test_recipes_are_as_they_were(experiment, model):
         'python -m tests.regenerate writes the new one, and docs/results.md needs new numbers')
     recipe = catalogue.load('experiment', experiment)(model)
     parts = {group: getattr(recipe, group) for group in GROUPS}
-    assert launcher.overridden([f'--flagfile={path}'], parts) == parts
+    assert overridden([f'--flagfile={path}'], parts) == parts
 
 
 def test_there_is_no_recipe_that_nobody_has():

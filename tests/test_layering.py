@@ -31,9 +31,12 @@ JOINTS = ['figures', 'rundir', 'prepared', 'reuse', 'run', 'plan']
 for number, joint in enumerate(JOINTS):
     ARROWS[joint] = ' '.join([*(room for room in ARROWS if room not in ('models', *JOINTS)), *JOINTS[:number]])
 ARROWS |= {
-    'studies': 'errors options files catalogue experiment prepared rundir run reuse data tasks decoding',
+    'compose': 'errors catalogue flags experiment',
+    'studies': 'errors options files catalogue flags compose experiment prepared rundir run reuse data tasks decoding '
+               'training',
     'experiments': 'errors options catalogue experiment tasks models decoding training studies',
-    'launcher': 'errors options files compilation catalogue flags data training experiment ' + ' '.join(JOINTS),
+    'launcher': 'errors options files compilation catalogue flags data training experiment compose studies ' + ' '.join(
+        JOINTS),
     'launch': 'launcher',
 }
 

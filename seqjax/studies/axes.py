@@ -53,8 +53,10 @@ def cross(*lists: Sequence[Settings]) -> list[Settings]:
     return crossed
 
 
-def seeds(count: int) -> list[Settings]:
-    """Seeds 0 to count - 1."""
-    if count < 1:
-        raise UserError(f'{count} seeds; at least one is needed')
-    return [{SEED: seed} for seed in range(count)]
+def seeds(chosen: int | Sequence[int]) -> list[Settings]:
+    """The seeds that are listed, or 0 to the number - 1."""
+    if isinstance(chosen, int):
+        chosen = range(chosen)
+    if not len(chosen):
+        raise UserError(f'the axis {SEED} has no value; at least one seed is needed')
+    return [{SEED: seed} for seed in chosen]

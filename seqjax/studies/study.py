@@ -1,15 +1,19 @@
 """What a study is: a claim, the trials that test it, what is measured, and how the answer is read off the results."""
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from seqjax import catalogue
 from seqjax.errors import UserError
+from seqjax.options import unparse
 from seqjax.studies.axes import SEED, Settings, cross, seeds
 from seqjax.studies.table import Interval, Row, Table
 
 Form = Literal['full', 'quick', 'smoke']  # an hour or so on two cores; two minutes; 15 seconds, for the tests
+LONGEST = 160  # bytes of a trial's name: a file system takes 255
 Answer = Literal['supported', 'not supported', 'undecided']
 
 
@@ -60,7 +64,7 @@ class Study:
       expect: what was expected before anything was run.
       base: settings of every trial; 'experiment' and 'model' among them, or on an axis.
       axes: settings of each trial, from the functions of `axes`; seeds come on top.
-      seeds: how many seeds each setting is run with.
+      seeds: how many seeds each setting is run with, from 0, or which.
       measure: what a trial is worth, as rows; see `subject.Subject`. Each row gets the trial's settings as well.
       verdict: results -> answer. Pure; it must be able to come out each way.
       figures: results -> {name: matplotlib figure}. Pure.
@@ -80,7 +84,7 @@ class Study:
     measure: Callable[[Any], list[Row]]
     verdict: Callable[[Table], Verdict] | None
     figures: Callable[[Table], dict[str, Any]] = lambda table: {}
-    seeds: int = 3
+    seeds: int | Sequence[int] = 3
     trains: bool = True
     floors: Callable[[Any], list[Row]] = lambda subject: []
     published: Sequence[Row] = ()
@@ -91,7 +95,7 @@ class Study:
         """The trials, in the order in which they are run: all settings with seed 0 first, so that early results tell
         something of each."""
         settings = [both for seed in seeds(self.seeds) for both in cross([self.base], self.axes, [seed])]
-        found = [Trial(setting['experiment'], setting.get('model'), {
+        found = [Trial(setting['experiment'], setting.get('model') or usual_model(setting['experiment']), {
             name: value for name, value in setting.items() if name not in ('experiment', 'model')},
             self._varying()) for setting in settings]
         names = [trial.name for trial in found]
@@ -102,10 +106,32 @@ class Study:
             raise UserError(f'two trials are the same: {twice[0]}; let their settings differ')
         return found
 
+    def answer(self, results: Table) -> Verdict | None:
+        """The verdict on results that may lack trials; None where the study claims nothing."""
+        if self.verdict is None:
+            return None
+        try:
+            return self.verdict(results)
+        except Exception as error:  # what it reads is not there: trials failed, or have not been run
+            return Verdict('undecided', f'These results do not decide it ({type(error).__name__}: {error}).')
+
+    def columns(self, results: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What tells lines of the results apart, and what was measured: `shown`, or all that varies and all numbers."""
+        names = tuple(self.shown[0]) or self._varying()
+        settings = {name for trial in self.trials() for name in trial.row()}
+        numbers = [name for name in results.columns() if name not in settings and all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in results.column(name))]
+        return names, tuple(self.shown[1]) or tuple(numbers)
+
     def _varying(self) -> tuple[str, ...]:
         """The names that tell trials apart."""
         every = list(dict.fromkeys(name for settings in self.axes for name in settings))
         return tuple(name for name in every if name != SEED)
+
+
+def usual_model(experiment: str) -> str:
+    """The model that an experiment takes when nobody says."""
+    return catalogue.load('experiment', experiment).__defaults__[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +139,7 @@ class Trial:
     """One run of a study: an experiment, a model, and the flags that differ from the recipe."""
 
     experiment: str
-    model: str | None
+    model: str
     settings: Settings
     varying: tuple[str, ...] = ()
 
@@ -123,13 +149,16 @@ class Trial:
         parts = []
         for name in (*self.varying, SEED):
             if name == 'model':
-                parts.append(str(self.model))
+                parts.append(self.model)
             elif name == 'experiment':
                 parts.append(self.experiment)
             elif name in self.settings:
-                value = str(self.settings[name]).replace('/', '_').replace(' ', '')
+                value = unparse(self.settings[name]).replace('/', '_').replace(' ', '')
                 parts.append(f'{name.rpartition(".")[2]}={value}')
-        return ','.join(parts)
+        name = ','.join(parts)
+        if len(name.encode()) <= LONGEST:
+            return name
+        return f'{name[:LONGEST // 4]}…{hashlib.sha256(name.encode()).hexdigest()[:12]}'
 
     def row(self) -> Row:
         """Its settings as columns of the results: experiment, model, and each flag by its dotted name."""

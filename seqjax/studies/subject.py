@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,11 +24,13 @@ class Subject:
       workdir: the trial's folder; holds a finished run where the study trains.
       composed: the experiment as its flags make it.
       trained: whether parameters come from the run (those that its test scores are of), or are fresh from the seed.
+      read: (task, codec or None) -> data.
     """
 
     workdir: pathlib.Path
     composed: Experiment
     trained: bool = True
+    read: Callable[[Any, Codec | None], Data] = lambda task, codec: task.prepare(codec)
 
     @functools.cached_property
     def summary(self) -> dict[str, Any]:
@@ -37,7 +40,7 @@ class Subject:
     @functools.cached_property
     def data(self) -> Data:
         """The splits, by the run's own vocabularies."""
-        return self.composed.task.prepare(reopen(self.workdir)[1] if self.trained else None)
+        return self.read(self.composed.task, reopen(self.workdir)[1] if self.trained else None)
 
     @property
     def codec(self) -> Codec:

@@ -97,6 +97,15 @@ class Table:
         """All columns, in order of first appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
+    def text(self, names: Sequence[str], measures: Sequence[str]) -> str:
+        """A line for each combination of values of `names`, with mean ± std over seeds of each of the `measures`."""
+        lines = [[*names, *measures, 'seeds']]
+        for key, part in self.groups(*names).items():
+            count = len(part.values(SEED))
+            lines.append([*map(str, key), *(str(part.interval(name)) for name in measures), str(count)])
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
     def csv(self) -> str:
         """The rows as comma-separated values, with a header."""
         text = io.StringIO()
