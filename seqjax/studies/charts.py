@@ -1,7 +1,7 @@
 """Figures of studies in one house style: lines with bands over seeds, bars, panels.
 
-The same model has the same colour and marker in every study. Colours keep 3:1 against white and against the dark page
-of the report, and none is told apart by hue alone: markers and labels beside the lines say the same.
+The same model has the same colour and marker in every study. Colours keep 4.5:1 against white (the report lightens
+them for its dark page), and none is told apart by hue alone: markers and labels beside the lines say the same.
 Nothing here is global: figures are made without pyplot, and need no screen and no closing.
 """
 
@@ -21,8 +21,8 @@ STYLE = {
     'axes.linewidth': 0.7, 'xtick.major.width': 0.7, 'ytick.major.width': 0.7, 'axes.titlesize': 9,
     'axes.titlelocation': 'left', 'axes.titleweight': 'bold', 'axes.grid': True, 'grid.color': FAINT,
     'grid.linewidth': 0.5, 'axes.axisbelow': True, 'lines.linewidth': 1.6, 'lines.markersize': 4.5,
-    'legend.frameon': False, 'savefig.bbox': 'tight', 'savefig.transparent': True, 'svg.fonttype': 'none',
-    'image.interpolation': 'nearest'}
+    'legend.frameon': False, 'legend.handlelength': 2.8, 'savefig.bbox': 'tight', 'savefig.transparent': True,
+    'svg.fonttype': 'none', 'image.interpolation': 'nearest'}
 
 
 class Look(NamedTuple):
@@ -34,12 +34,12 @@ class Look(NamedTuple):
 
 
 MODELS = {
-    'rnn': Look('#7a6fd6', 'o'), 'lstm': Look('#0b6fb8', 's'), 'gru': Look('#0f93a6', '^'),
-    'bahdanau': Look('#b57d00', 'D'), 'luong': Look('#d55e00', 'v'), 'transformer': Look('#b8306f', 'P'),
-    'smt': Look('#76797f', 'X'), 'rctm': Look('#5f8a1f', '<'), 'convs2s': Look('#0a8f5f', '>'),
-    'decoder': Look('#985c3c', 'p')}
+    'rnn': Look('#6f63cc', 'o'), 'lstm': Look('#0b6fb8', 's'), 'gru': Look('#0b7f90', '^'),
+    'bahdanau': Look('#946400', 'D'), 'luong': Look('#c04f00', 'v'), 'transformer': Look('#b8306f', 'P'),
+    'smt': Look('#6c6f75', 'X'), 'rctm': Look('#527a16', '<'), 'convs2s': Look('#067a50', '>'),
+    'decoderonly': Look('#985c3c', 'p')}
 OTHERS = tuple(MODELS[name] for name in ('lstm', 'luong', 'convs2s', 'transformer', 'bahdanau', 'rnn', 'gru', 'rctm',
-                                         'decoder', 'smt'))
+                                         'decoderonly', 'smt'))
 
 
 def looks(names: Sequence[Any]) -> list[Look]:
@@ -62,12 +62,15 @@ def looks(names: Sequence[Any]) -> list[Look]:
 
 
 def _shade(share: float) -> str:
-    """From light blue (0) over indigo to dark red (1); each can be seen on a light and on a dark page."""
-    stops = np.array([(63, 160, 200), (84, 111, 214), (141, 79, 196), (181, 61, 134), (184, 58, 58)])
+    """From blue (0) over violet to red (1), in sixteen steps."""
+    share = round(share * STEPS) / STEPS
+    stops = np.array([(32, 124, 160), (78, 104, 208), (141, 79, 196), (181, 61, 134), (184, 58, 58)])
     red, green, blue = (round(float(np.interp(share, np.linspace(0, 1, len(stops)), stop))) for stop in stops.T)
     return f'#{red:02x}{green:02x}{blue:02x}'
 
 
+STEPS = 16
+COLOURS = (*(look.colour for look in MODELS.values()), *(_shade(step / STEPS) for step in range(STEPS + 1)))
 DASHES = ('-', '--', ':', '-.')
 
 
@@ -76,16 +79,29 @@ def looks_of(keys: Sequence[tuple], names: Sequence[str]) -> list[Look]:
     if len(names) == 1:
         return looks([key[0] for key in keys])
     if 'model' not in names:
-        return looks([', '.join(label(value) for value in key) for key in keys])
+        return looks(titles(keys, names))
     at = list(names).index('model')
     rests = list(dict.fromkeys(key[:at] + key[at + 1:] for key in keys))
     return [look._replace(dash=DASHES[rests.index(key[:at] + key[at + 1:]) % len(DASHES)])
             for key, look in zip(keys, looks([key[at] for key in keys]))]
 
 
-def label(name: Any) -> str:
-    """A column's or a value's name as it stands in figures and tables: 'model.hidden_size' is 'hidden size'."""
-    return str(name).rpartition('.')[2].replace('_', ' ') if isinstance(name, str) else f'{name}'
+def label(name: str) -> str:
+    """A column's name as it stands in figures and tables: 'model.hidden_size' is 'hidden size'."""
+    return shown(name.rpartition('.')[2].replace('_', ' '))
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in figures and tables; what no page can hold is replaced."""
+    return '–' if value is None else ''.join(letter if letter.isprintable() else '\ufffd' for letter in str(value))
+
+
+def titles(keys: Sequence[tuple], names: Sequence[str]) -> list[str]:
+    """What series are called that are told apart by columns: 'gru', or 'gru, hidden size 64'."""
+    def part(name: str, value: Any) -> str:
+        return f'{label(name)} {shown(value)}' if isinstance(value, (bool, int, float)) and len(names) > 1 \
+            else shown(value)
+    return [', '.join(part(*both) for both in zip(names, key)).replace('$', r'\$') for key in keys]
 
 
 def styled(function: Callable) -> Callable:
@@ -108,8 +124,15 @@ def panels(rows: int = 1, columns: int = 1, width: float = 4.4, height: float = 
 
 
 def measured(table: Table, *names: str) -> Table:
-    """The rows that have all these columns, numbers among them finite."""
-    return table.where(lambda row: all(_there(row.get(name)) for name in names))
+    """The trials' rows that have all these columns, numbers among them finite; no floor and no published row."""
+    return table.where(lambda row: 'floor' not in row and 'published' not in row
+                       and all(_there(row.get(name)) for name in names))
+
+
+def floors(table: Table, y: str) -> dict[str, float]:
+    """What trivial methods reach in a column, by the method: the `levels` of a figure."""
+    return {str(floor): part.interval(y).mean for (floor,), part in table.where(
+        lambda row: 'floor' in row and _there(row.get(y))).groups('floor').items()}
 
 
 def _there(value: Any) -> bool:
@@ -144,15 +167,14 @@ def lines(table: Table, x: str, y: str, by: str | Sequence[str] = 'model', *, ax
     figure, axis = _axis(axis)
     names = (by,) if isinstance(by, str) else tuple(by)
     groups = measured(table, x, y, *names).groups(*names)
-    titles = [key[0] if len(key) == 1 else ', '.join(label(value) for value in key) for key in groups]
     ends = []
-    for name, look, part in zip(titles, looks_of(list(groups), names), groups.values()):
+    for name, look, part in zip(titles(list(groups), names), looks_of(list(groups), names), groups.values()):
         points = series(part, x, y)
         xs, means = np.array(list(points), float), np.array([point.mean for point in points.values()])
         low, high = np.array([_bounds(point, band) for point in points.values()]).reshape(-1, 2).T
-        axis.plot(xs, means, color=look.colour, marker=look.marker, linestyle=look.dash, label=label(name))
+        axis.plot(xs, means, color=look.colour, marker=look.marker, linestyle=look.dash, label=name)
         axis.fill_between(xs, low, high, color=look.colour, alpha=0.18, linewidth=0)
-        ends.append((label(name), look, xs[-1], means[-1]))
+        ends.append((name, look, xs[-1], means[-1]))
     _scales(axis, logx, logy, [end[2] for end in ends], table, x)
     axis.set(xlabel=xlabel or label(x), ylabel=ylabel or label(y), title=title or '')
     if ylim is not None:
@@ -188,8 +210,7 @@ def _scales(axis: Any, logx: bool, logy: bool, ends: list[float], table: Table, 
         powers = all(value > 0 and math.log2(value).is_integer() for value in values)
         axis.set_xscale('log', base=2 if powers else 10)
         if powers or len(values) <= 8:
-            shown = values if len(values) <= 9 else values[::2]
-            axis.xaxis.set_major_locator(FixedLocator(shown))
+            axis.xaxis.set_major_locator(FixedLocator(values if len(values) <= 9 else values[::2]))
             axis.xaxis.set_minor_locator(NullLocator())
             axis.xaxis.set_major_formatter(lambda value, _: f'{value:,.6g}')
     elif all(isinstance(value, int) for value in values):
@@ -253,17 +274,17 @@ def bars(table: Table, name: str | Sequence[str], y: str, by: str | None = None,
       The figure.
     """
     names = (name,) if isinstance(name, str) else tuple(name)
-    shown = measured(table, y, *names, *([by] if by else []))
-    groups, kinds = shown.groups(*names), shown.values(by) if by else [None]
-    titles = [', '.join(label(value) for value in key) for key in groups]
+    found = measured(table, y, *names, *([by] if by else []))
+    groups, kinds = found.groups(*names), found.values(by) if by else [None]
     if axis is None:
         figure, axes = panels(1, 1, width=5.6, height=0.9 + 0.3 * max(2, len(groups) * len(kinds)))
         axis = axes[0, 0]
     figure = axis.get_figure()
     styles = looks(kinds) if by else looks_of(list(groups), names)
+    kind_titles = titles([(kind,) for kind in kinds], [by or ''])
     thick = 0.76 / len(kinds)
     for place, group in enumerate(groups.values()):
-        for rank, kind in enumerate(kinds):
+        for rank, (kind, text) in enumerate(zip(kinds, kind_titles)):
             part = group.where({by: kind}) if by else group
             if not len(part):
                 continue
@@ -271,11 +292,11 @@ def bars(table: Table, name: str | Sequence[str], y: str, by: str | None = None,
             value, look = part.interval(y), styles[rank if by else place]
             height = place + (rank - (len(kinds) - 1) / 2) * thick
             axis.barh(height, value.mean, thick * 0.9, color=look.colour, alpha=0.75,
-                      label=label(kind) if by and kind not in axis.get_legend_handles_labels()[1] else None)
+                      label=text if by else None)
             if value.count > 1:
                 axis.errorbar(value.mean, height, xerr=value.std, color=INK, linewidth=1, capsize=2)
                 axis.plot(list(seeds.values()), [height] * len(seeds), '.', color=INK, markersize=3)
-    axis.set_yticks(range(len(groups)), titles)
+    axis.set_yticks(range(len(groups)), titles(list(groups), names))
     axis.set_ylim(len(groups) - 0.4, -0.6)
     axis.grid(False, axis='y')
     axis.set(xlabel=ylabel or label(y), title=title or '')
