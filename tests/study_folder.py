@@ -41,7 +41,7 @@ def study(**changes):
 def score(model, length, seed):
     """The made-up score."""
     slope = {'gru': 1.5, 'bahdanau': 0.1, 'transformer': 0.02}[model]
-    return round(100 - slope * length - seed * (1 + length / 30), 3)
+    return round(100 - slope * length - (seed * len(model) % 3) * (1 + length / 30), 3)
 
 
 def attention(layers, heads, seed=0):

@@ -34,8 +34,8 @@ class Look(NamedTuple):
 
 
 MODELS = {
-    'rnn': Look('#6f63cc', 'o'), 'lstm': Look('#0b6fb8', 's'), 'gru': Look('#0b7f90', '^'),
-    'bahdanau': Look('#946400', 'D'), 'luong': Look('#c04f00', 'v'), 'transformer': Look('#b8306f', 'P'),
+    'rnn': Look('#6f60d0', 'o'), 'lstm': Look('#174a9c', 's'), 'gru': Look('#0a7b91', '^'),
+    'bahdanau': Look('#6b5000', 'D'), 'luong': Look('#c6450a', 'v'), 'transformer': Look('#8a1253', 'P'),
     'smt': Look('#6c6f75', 'X'), 'rctm': Look('#527a16', '<'), 'convs2s': Look('#067a50', '>'),
     'decoderonly': Look('#985c3c', 'p')}
 OTHERS = tuple(MODELS[name] for name in ('lstm', 'luong', 'convs2s', 'transformer', 'bahdanau', 'rnn', 'gru', 'rctm',
@@ -71,6 +71,9 @@ def _shade(share: float) -> str:
 
 STEPS = 16
 COLOURS = (*(look.colour for look in MODELS.values()), *(_shade(step / STEPS) for step in range(STEPS + 1)))
+# The models on a dark page, where the colours above would not be seen.
+DARK = {'rnn': '#a79bff', 'lstm': '#4a8cf0', 'gru': '#3fd0e6', 'bahdanau': '#b8912a', 'luong': '#ff9a5c',
+        'transformer': '#e0559c', 'smt': '#a9acb3', 'rctm': '#9ccc4a', 'convs2s': '#3fcf95', 'decoderonly': '#c99a7c'}
 DASHES = ('-', '--', ':', '-.')
 
 
@@ -190,7 +193,7 @@ def lines(table: Table, x: str, y: str, by: str | Sequence[str] = 'model', *, ax
 def _axis(axis: Any) -> tuple[Any, Any]:
     if axis is not None:
         return axis.get_figure(), axis
-    figure, axes = panels(1, 1, width=5.6, height=3.5)
+    figure, axes = panels(1, 1, width=4.8, height=3.1)
     return figure, axes[0, 0]
 
 
@@ -218,9 +221,12 @@ def _scales(axis: Any, logx: bool, logy: bool, ends: list[float], table: Table, 
 
 
 def _levels(axis: Any, levels: Mapping[str, float]) -> None:
-    for name, value in levels.items():
+    for value in levels.values():
         axis.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
-        axis.annotate(name, (0.005, value), xycoords=axis.get_yaxis_transform(), fontsize=7.5, va='bottom', color=INK)
+    place = axis.transData + axis.transAxes.inverted()
+    heights = [float(np.clip(place.transform((1, value))[1], 0, 1)) for value in levels.values()]
+    for name, height in zip(levels, apart(heights, 0.055)):
+        axis.annotate(shown(name), (0.01, height + 0.008), xycoords='axes fraction', fontsize=7.5, va='bottom')
 
 
 def _label_ends(axis: Any, ends: list[tuple[str, Look, float, float]]) -> None:
@@ -277,7 +283,7 @@ def bars(table: Table, name: str | Sequence[str], y: str, by: str | None = None,
     found = measured(table, y, *names, *([by] if by else []))
     groups, kinds = found.groups(*names), found.values(by) if by else [None]
     if axis is None:
-        figure, axes = panels(1, 1, width=5.6, height=0.9 + 0.3 * max(2, len(groups) * len(kinds)))
+        figure, axes = panels(1, 1, width=4.8, height=0.9 + 0.3 * max(2, len(groups) * len(kinds)))
         axis = axes[0, 0]
     figure = axis.get_figure()
     styles = looks(kinds) if by else looks_of(list(groups), names)

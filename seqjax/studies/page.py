@@ -20,7 +20,7 @@ SIGNS = {'supported': '✓', 'not supported': '✗', 'undecided': '?'}
 def page(title: str, *parts: Any, script: bool = False) -> str:
     """A whole page in one file, which asks for no other: its policy allows nothing but its own style and script."""
     style = (HERE / 'page.css').read_text(encoding='utf-8') + (
-        f':root{{{svg.palette(0)}}}@media screen and (prefers-color-scheme:dark){{:root{{{svg.palette(0.4)}}}}}')
+        f':root{{{svg.palette(False)}}}@media screen and (prefers-color-scheme:dark){{:root{{{svg.palette(True)}}}}}')
     code = (HERE / 'page.js').read_text(encoding='utf-8') if script else ''
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src " + (
@@ -96,8 +96,8 @@ def table(sheet: Sheet) -> Markup:
         if lines:
             heading = element('tr', element('th', title, colspan=len(sheet.header), scope='rowgroup'), class_='section')
             bodies.append(element('tbody', heading, *(_row(line, len(sheet.measures) + 1) for line in lines)))
-    return element('div', element('table', head, *bodies), class_='scroll', tabindex=0, role='region',
-                   aria_label='Results')
+    return element('div', element('table', head, *bodies), class_='scroll tall' if len(sheet.lines) > 30 else 'scroll',
+                   tabindex=0, role='region', aria_label='Results')
 
 
 def _row(line: Line, rest: int = 0) -> Markup:
@@ -124,9 +124,9 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], about: int
                    tabindex=0, role='region', aria_label=name)
 
 
-def figure(text: str, prefix: str, caption: str) -> Markup:
+def figure(text: str, prefix: str, caption: str, note: str = '') -> Markup:
     """An .svg file's text as a figure with a caption."""
-    return element('figure', Markup(svg.inline(text, prefix, caption)), element('figcaption', caption))
+    return element('figure', Markup(svg.inline(text, prefix, caption)), element('figcaption', f'{caption}. {note}'))
 
 
 def viewer(views: Sequence[dict[str, Any]]) -> Markup:

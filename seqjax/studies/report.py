@@ -142,9 +142,8 @@ def html(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -> st
         element('p', caption(table), class_='note')]
     if drawn:
         parts.append(element('h2', 'Figures'))
-        parts += [page.figure(path.read_text(encoding='utf-8'), f'f{number}', text)
+        parts += [page.figure(path.read_text(encoding='utf-8'), f'f{number}', text, BANDS)
                   for number, (text, path) in enumerate(drawn.items())]
-        parts.append(element('p', BANDS, class_='note'))
     if views:
         parts += [element('h2', 'Where it looks'), element(
             'p', 'Choose a word of the translation, with the pointer, a finger or the arrow keys: the words of the '

@@ -73,12 +73,10 @@ def sheet(findings: Findings) -> Sheet:
 
 
 def _about(name: Any, key: tuple, keys: Sequence[str]) -> tuple:
-    """The first cells of a floor or published row: its name stands in place of the first key that it lacks."""
-    if not keys:
-        return (name,)
-    at = next((i for i, value in enumerate(key) if value is None), 0)
-    text = name if key[at] is None else f'{name} ({charts.shown(key[at])})'
-    return (*key[:at], text, *key[at + 1:])
+    """The first cells of a floor or published row: its name, and what it has of the keys."""
+    if not keys or key[0] is None:
+        return (name, *key[1:])
+    return (f'{name} ({charts.shown(key[0])})', *key[1:])
 
 
 def _order(groups: dict[tuple, Table]) -> Any:
@@ -145,7 +143,7 @@ def number(point: Interval, digits: int) -> str:
 
 COSTS = {'parameters': ('parameters',), 'steps': ('steps',), 'training, seconds': ('time', 'training_seconds'),
          'compiling, seconds': ('time', 'compile_seconds'), 'in all, seconds': ('time', 'seconds_in_all'),
-         'target tokens a second': ('time', 'tokens_per_second')}
+         'tokens/s': ('time', 'tokens_per_second')}
 
 
 def costs(findings: Findings) -> tuple[list[str], list[list[str]], int]:

@@ -45,7 +45,7 @@ def inline(text: str, prefix: str, name: str) -> str:
     for key in ('width', 'height', 'version'):
         tree.attrib.pop(key, None)
     for key, value in {'role': 'img', 'aria-label': name, 'fill': 'currentColor',
-                       'style': f'max-width:{width * 4 / 3:.0f}px'}.items():
+                       'style': f'max-width:{width * 5 / 3:.0f}px;min-width:{width:.0f}px'}.items():
         tree.set(key, value)
     return ElementTree.tostring(tree, encoding='unicode')
 
@@ -70,9 +70,12 @@ def paint(colour: str) -> str:
     return f'var(--c{colour[1:]})' if colour in charts.COLOURS else colour
 
 
-def palette(lift: float) -> str:
-    """The house's colours as CSS variables, mixed with so much white."""
-    def mixed(colour: str) -> str:
+def palette(dark: bool) -> str:
+    """The house's colours as CSS variables, for the light or the dark page."""
+    def lifted(colour: str) -> str:
         parts = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
-        return '#' + ''.join(f'{round(part + lift * (255 - part)):02x}' for part in parts)
-    return ''.join(f'--c{colour[1:]}:{mixed(colour)};' for colour in dict.fromkeys(charts.COLOURS))
+        return '#' + ''.join(f'{round(part + 0.4 * (255 - part)):02x}' for part in parts)
+
+    on_dark = {charts.MODELS[name].colour: colour for name, colour in charts.DARK.items()}
+    return ''.join(f'--c{colour[1:]}:{on_dark.get(colour) or lifted(colour) if dark else colour};'
+                   for colour in dict.fromkeys(charts.COLOURS))
