@@ -11,12 +11,21 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
 FLAGS = ('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync',
          '--disable-background-networking', '--disable-component-update', '--disable-extensions', '--hide-scrollbars',
          '--disable-dev-shm-usage', '--remote-debugging-pipe')
+# Run by a process in between: the browser wants its pipes under these numbers.
+RENUMBER = """
+import fcntl, os, sys
+read_end, write_end = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(read_end, 3)
+os.dup2(write_end, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def found():
@@ -122,9 +131,9 @@ def tab(profile):
     read_end, to_browser = os.pipe()
     from_browser, write_end = os.pipe()
     process = subprocess.Popen(
-        ['/bin/sh', '-c', f'exec "$0" "$@" 3<&{read_end} 4>&{write_end}', found(), *FLAGS, f'--user-data-dir={profile}',
+        [sys.executable, '-c', RENUMBER, str(read_end), str(write_end), found(), *FLAGS, f'--user-data-dir={profile}',
          'about:blank'], pass_fds=(read_end, write_end), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL, start_new_session=True)
+        stdin=subprocess.DEVNULL)
     os.close(read_end)
     os.close(write_end)
     page = Tab(process, to_browser, from_browser)

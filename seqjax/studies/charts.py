@@ -226,7 +226,8 @@ def _levels(axis: Any, levels: Mapping[str, float]) -> None:
     place = axis.transData + axis.transAxes.inverted()
     heights = [float(np.clip(place.transform((1, value))[1], 0, 1)) for value in levels.values()]
     for name, height in zip(levels, apart(heights, 0.055)):
-        axis.annotate(shown(name), (0.01, height + 0.008), xycoords='axes fraction', fontsize=7.5, va='bottom')
+        axis.annotate(shown(name), (0.01, height + 0.008), xycoords='axes fraction', fontsize=7.5, va='bottom',
+                      in_layout=False)
 
 
 def _label_ends(axis: Any, ends: list[tuple[str, Look, float, float]]) -> None:

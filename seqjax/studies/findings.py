@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any, Literal
 
+from seqjax.studies.folder import Folder
+from seqjax.studies.folder import read as stored
 from seqjax.studies.study import Study, Trial, Verdict
 from seqjax.studies.table import Row, Table
 
@@ -19,7 +20,7 @@ class Found:
     Args:
       state: 'finished' where it has been measured. reason: why it failed. rows: what was measured, with its settings.
       config, summary: the run's own files; empty where there is none.
-      finished: when it was measured, seconds since 1970.
+      seconds: spent on it. finished: when it was measured, seconds since 1970.
     """
 
     trial: Trial
@@ -29,6 +30,7 @@ class Found:
     rows: tuple[Row, ...] = ()
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
     finished: float | None = None
 
 
@@ -71,56 +73,39 @@ class Findings:
 
     @functools.cached_property
     def verdict(self) -> Verdict | None:
-        """The answer to the claim; none where the study claims nothing."""
-        if self.study.verdict is None:
-            return None
-        try:
-            return self.study.verdict(self.results)
-        except Exception as error:
-            if self.whole:  # a defect of the study's, which nobody should take for an answer
-                raise
-            return Verdict('undecided', 'The trials that are missing leave no answer to be read off '
-                                        f'({type(error).__name__}: {error}).')
+        """The answer to the claim; None where the study claims nothing."""
+        return self.study.answer(self.results)
 
     @functools.cached_property
-    def figures(self) -> dict[str, Any]:
-        """The study's figures by what they show; those that missing trials make impossible are left out."""
+    def drawn(self) -> tuple[dict[str, Any], str]:
+        """The study's figures by what they show, and why there are none where they could not be drawn."""
         try:
-            return self.study.figures(Table.of([*self.results.rows, *self.floors.rows]))
-        except Exception:
-            if self.whole:
-                raise
-            return {}
+            return self.study.figures(Table.of([*self.results.rows, *self.floors.rows])), ''
+        except Exception as error:  # what they show is not there: trials failed, or have not been run
+            return {}, f'The figures cannot be drawn from these results ({type(error).__name__}: {error}).'
 
 
 def read(name: str, study: Study, workdir: pathlib.Path) -> Findings:
     """What `workdir` holds of a study, finished or not."""
-    trials = tuple(_found(trial, workdir / 'trials' / trial.name) for trial in study.trials())
-    known = {trial.folder.name for trial in trials}
+    folder = Folder(workdir)
+    trials = tuple(_found(trial, folder) for trial in study.trials())
+    known = {found.folder.name for found in trials}
     there = sorted(path.name for path in (workdir / 'trials').glob('*/') if not path.name.startswith('.'))
-    return Findings(name, study, workdir, _read(workdir / 'study.json') or {}, trials,
-                    Table.of(_read(workdir / 'floors.json') or ()), tuple(set(there) - known))
+    return Findings(name, study, workdir, stored(workdir / 'study.json', {}), trials, Table.of(folder.floors()),
+                    tuple(other for other in there if other not in known))
 
 
-def _found(trial: Trial, folder: pathlib.Path) -> Found:
-    files = {'config': _read(folder / 'config.json') or {}, 'summary': _read(folder / 'summary.json') or {}}
+def _found(trial: Trial, folder: Folder) -> Found:
+    home = folder.trial(trial.name)
+    files = {name: stored(home / f'{name}.json', {}) for name in ('config', 'summary')}
+    files['seconds'] = folder.seconds(trial.name) or files['summary'].get('time', {}).get('seconds_in_all') or 0.0
+    state = folder.state(trial.name)
+    if state == 'failed':
+        return Found(trial, home, 'failed', ' '.join(folder.reason(trial.name).split()) or 'no reason given', **files)
+    if state != 'done':
+        return Found(trial, home, 'not run', **files)
     try:
-        rows = _read(folder / 'measures.json')
+        rows = tuple(trial.row() | row for row in folder.rows(trial.name))
     except ValueError as error:
-        return Found(trial, folder, 'failed', f'measures.json cannot be read ({error})', **files)
-    if rows is not None:
-        return Found(trial, folder, 'finished', '', tuple(trial.row() | row for row in rows), **files,
-                     finished=(folder / 'measures.json').stat().st_mtime)
-    failure = _read(folder / 'failure.json')
-    if failure is not None:
-        reason = ' '.join(str(failure.get('reason') or 'no reason given').split())
-        return Found(trial, folder, 'failed', reason, **files)
-    return Found(trial, folder, 'not run', **files)
-
-
-def _read(path: pathlib.Path) -> Any:
-    """A JSON file's content; None where there is no file."""
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        return None
+        return Found(trial, home, 'failed', f'measures.json cannot be read ({error})', **files)
+    return Found(trial, home, 'finished', '', rows, **files, finished=(home / 'measures.json').stat().st_mtime)

@@ -47,7 +47,7 @@ def write(name: str, study: Study, workdir: pathlib.Path) -> pathlib.Path:
 def draw(findings: Findings) -> dict[str, pathlib.Path]:
     """Writes the study's figures as .svg; {what it shows: path}."""
     drawn = {}
-    for title, figure in findings.figures.items():
+    for title, figure in findings.drawn[0].items():
         name = re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')[:60] or 'figure'
         while name in [path.stem for path in drawn.values()]:
             name += '-2'
@@ -129,7 +129,7 @@ def spent(findings: Findings) -> str:
 
 def html(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -> str:
     """report.html."""
-    study, notes = findings.study, [text for text in (form(findings), state(findings)) if text]
+    study, notes = findings.study, [text for text in (form(findings), state(findings), findings.drawn[1]) if text]
     views, left_out = gaze.views(findings)
     header, lines, about = costs(findings)
     parts = [
@@ -193,7 +193,7 @@ def summary(findings: Findings) -> str:
         words = page.effect(verdict)
         lines.append(f'**{verdict.answer.capitalize()}.** {cell(verdict.sentence)}'
                      + (f' Effect: {cell(words)}.' if words else ''))
-    lines += [f'*{text}*' for text in (form(findings), state(findings)) if text]
+    lines += [f'*{cell(text)}*' for text in (form(findings), state(findings), findings.drawn[1]) if text]
     lines += [f'{key}: {cell(text)}' for key, text in (
         ('Expected', findings.study.expect), ('Claimed by', findings.study.source)) if text]
     return '\n\n'.join(lines) + '\n'

@@ -142,7 +142,7 @@ def number(point: Interval, digits: int) -> str:
 
 
 COSTS = {'parameters': ('parameters',), 'steps': ('steps',), 'training, seconds': ('time', 'training_seconds'),
-         'compiling, seconds': ('time', 'compile_seconds'), 'in all, seconds': ('time', 'seconds_in_all'),
+         'compiling, seconds': ('time', 'compile_seconds'), 'in all, seconds': (),
          'tokens/s': ('time', 'tokens_per_second')}
 
 
@@ -150,14 +150,14 @@ def costs(findings: Findings) -> tuple[list[str], list[list[str]], int]:
     """What each setting cost, from the runs' own summaries.
 
     Returns:
-      The header, the lines (none where nothing was trained), and how many columns say what a line is about.
+      The header, the lines (none where no cost is known), and how many columns say what a line is about.
     """
     names = [name for name in dict.fromkeys(name for found in findings.trials for name in found.trial.varying)
              if name != SEED]
     rows: list[Row] = []
     for found in findings.trials:
         numbers = {name: functools.reduce(lambda part, key: part.get(key) or {}, path, found.summary)
-                   for name, path in COSTS.items()}
+                   for name, path in COSTS.items() if path} | {'in all, seconds': found.seconds or None}
         rows.append(found.trial.row() | {name: value for name, value in numbers.items() if _finite(value)})
     measures = [name for name in COSTS if any(name in row for row in rows)]
     table = Table.of(row for row in rows if any(name in row for name in measures))
@@ -172,4 +172,4 @@ def costs(findings: Findings) -> tuple[list[str], list[list[str]], int]:
 
 def seconds(findings: Findings) -> float:
     """What all runs took together, in seconds of theirs."""
-    return sum(found.summary.get('time', {}).get('seconds_in_all') or 0.0 for found in findings.trials)
+    return sum(found.seconds for found in findings.trials)
