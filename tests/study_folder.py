@@ -25,7 +25,7 @@ def verdict(table):
 def figures(table):
     """Score against length."""
     return {'Score against source length': charts.lines(
-        table, 'length', 'exact_match', levels=charts.floors(table, 'exact_match'), ylim=(0, 103))}
+        table, 'length', 'exact_match', levels={'copy the source': 3.5, 'most frequent word': 0.25}, ylim=(0, 103))}
 
 
 def study(**changes):

@@ -23,10 +23,6 @@ def curves(figure):
             for line in figure.axes[0].lines if not line.get_label().startswith('_')}
 
 
-def words(axis):
-    return [text.get_text() for text in axis.texts]
-
-
 def test_lines_are_means_over_seeds_and_bands_are_a_standard_deviation():
     figure = charts.lines(TABLE, 'length', 'exact_match')
     assert curves(figure) == {'gru': ([1, 8], [92, 20]), 'luong': ([1, 8], [96, 80])}
@@ -50,15 +46,12 @@ def test_what_was_not_measured_is_left_out(missing):
     assert curves(charts.lines(table, 'length', 'exact_match'))['gru'] == ([1, 8], [92, 20])
 
 
-def test_floors_and_published_figures_are_levels_and_no_lines():
-    table = Table.of([*TABLE.rows, {'floor': 'copy', 'model': 'gru', 'length': 8, 'exact_match': 2.0},
-                      {'floor': 'copy', 'exact_match': 4.0}, {'floor': 'frequent', 'other': 1.0},
-                      {'published': 'Cho', 'model': 'gru', 'length': 8, 'exact_match': 77.0}])
-    assert charts.floors(table, 'exact_match') == {'copy': 3.0}
-    figure = charts.lines(table, 'length', 'exact_match', levels=charts.floors(table, 'exact_match'))
-    assert curves(figure)['gru'] == ([1, 8], [92, 20])
-    assert [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_label().startswith('_')] == [3.0]
-    assert 'copy' in words(figure.axes[0])
+def test_levels_are_lines_with_names_apart():
+    figure = charts.lines(TABLE, 'length', 'exact_match', levels={'copy': 3.0, 'frequent': 3.5})
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_label().startswith('_')] == [3.0, 3.5]
+    heights = {text.get_text(): text.xy[1] for text in figure.axes[0].texts}
+    assert heights['frequent'] - heights['copy'] == pytest.approx(0.055)
+    assert {'gru', 'luong'} < set(heights)
 
 
 def test_bars_are_means_with_a_dot_for_each_seed():

@@ -302,7 +302,7 @@ def test_an_effect_in_words():
 def test_a_study_that_claims_nothing_has_no_answer(tmp_path):
     study = made.study(claim='', source='', expect='', verdict=None, shown=((), ()), figures=lambda table: {})
     page, folder = written(tmp_path, study, 'mine')
-    assert 'mine: what was measured' in page.text('h1')
+    assert 'Mine: what was measured' in page.text('h1')
     assert not [attributes for _, attributes in page.elements if attributes.get('aria-label') == 'Answer']
     rows = page.tables[0]
     assert rows[0] == ['model', 'length', 'exact match', 'milliseconds', 'seeds']
@@ -366,7 +366,8 @@ def test_lines_stand_together_by_their_first_column(tmp_path):
 
 
 @pytest.mark.parametrize(('values', 'digits'), [
-    ([99.5, 0.1], 1), ([100.0, 3.25], 0), ([7.24], 2), ([0.0123], 4), ([12000.0, 3.0], 0), ([1e-9, 1e5], -1), ([], 0),
+    ([99.5, 0.1], 1), ([100.0, 3.25], 1), ([100.0, 250.0], 0), ([5.0, 12.0], 1),
+    ([7.24], 2), ([0.0123], 4), ([12000.0, 3.0], 0), ([1e-9, 1e5], -1), ([], 0),
     ([1e12], -1), ([0.0, 0.0], 0)])
 def test_decimals(values, digits):
     assert decimals(values) == digits
@@ -376,6 +377,8 @@ def test_numbers_with_their_deviation():
     assert number(interval([1.0, 3.0]), 2) == '2.00 ± 1.41'
     assert number(interval([1234.5]), 1) == '1,234.5'
     assert number(interval([]), 1) == '–'
+    assert number(interval([150.0, 150.0]), 0) == '150'
+    assert number(interval([0.0, 0.0]), 1) == '0.0 ± 0.0'
     assert number(interval([1e-9, 3e-9]), -1) == '2.00e-09 ± 1.41e-09'
 
 

@@ -127,15 +127,8 @@ def panels(rows: int = 1, columns: int = 1, width: float = 4.4, height: float = 
 
 
 def measured(table: Table, *names: str) -> Table:
-    """The trials' rows that have all these columns, numbers among them finite; no floor and no published row."""
-    return table.where(lambda row: 'floor' not in row and 'published' not in row
-                       and all(_there(row.get(name)) for name in names))
-
-
-def floors(table: Table, y: str) -> dict[str, float]:
-    """What trivial methods reach in a column, by the method: the `levels` of a figure."""
-    return {str(floor): part.interval(y).mean for (floor,), part in table.where(
-        lambda row: 'floor' in row and _there(row.get(y))).groups('floor').items()}
+    """The rows that have all these columns, numbers among them finite."""
+    return table.where(lambda row: all(_there(row.get(name)) for name in names))
 
 
 def _there(value: Any) -> bool:

@@ -80,7 +80,7 @@ class Findings:
     def drawn(self) -> tuple[dict[str, Any], str]:
         """The study's figures by what they show, and why there are none where they could not be drawn."""
         try:
-            return self.study.figures(Table.of([*self.results.rows, *self.floors.rows])), ''
+            return self.study.figures(self.results), ''
         except Exception as error:  # what they show is not there: trials failed, or have not been run
             return {}, f'The figures cannot be drawn from these results ({type(error).__name__}: {error}).'
 

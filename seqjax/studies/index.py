@@ -50,7 +50,7 @@ def verdict(report: dict[str, Any]) -> Verdict | None:
 
 def claim(report: dict[str, Any]) -> str:
     """The claim, or the name of a study that claims nothing."""
-    return report['claim'] or f'{report["study"]}: what was measured'
+    return report['claim'] or f'{report["study"][:1].upper()}{report["study"][1:]}: what was measured'
 
 
 def tally(chapters: dict[str, dict[str, Any]]) -> str:
@@ -103,5 +103,5 @@ def markdown(chapters: dict[str, dict[str, Any]], waiting: list[str]) -> str:
         parts.append(f'[The whole study](<{name}/report.md>)\n')
     if waiting:
         parts.append(f'Begun, and without a report yet: {cell(", ".join(waiting))}.\n')
-    return '\n'.join([f'# {TITLE}\n', tally(chapters) + '\n',
+    return '\n'.join([f'# {TITLE}\n', *([tally(chapters) + '\n'] if tally(chapters) else []),
                       grid(['', 'claim', 'answer', 'effect', 'study'], rows), *parts])

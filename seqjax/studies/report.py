@@ -30,7 +30,7 @@ BANDS = 'Bands and whiskers: one standard deviation over seeds to each side.'
 def write(name: str, study: Study, workdir: pathlib.Path) -> pathlib.Path:
     """Writes the report of the study in `workdir`, finished or not; returns the path of report.html.
 
-    The study's verdict sees the rows of its finished trials, its figures see these and the floors.
+    The study's verdict and its figures see the rows of its finished trials.
     """
     workdir = pathlib.Path(workdir)
     findings = read(name, study, workdir)
@@ -47,7 +47,8 @@ def write(name: str, study: Study, workdir: pathlib.Path) -> pathlib.Path:
 def draw(findings: Findings) -> dict[str, pathlib.Path]:
     """Writes the study's figures as .svg; {what it shows: path}."""
     drawn = {}
-    for title, figure in findings.drawn[0].items():
+    for name, figure in findings.drawn[0].items():
+        title = name[:1].upper() + name[1:]
         name = re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')[:60] or 'figure'
         while name in [path.stem for path in drawn.values()]:
             name += '-2'
@@ -58,7 +59,7 @@ def draw(findings: Findings) -> dict[str, pathlib.Path]:
 
 def title(findings: Findings) -> str:
     """What the page is called: the claim, or the study's name where it claims nothing."""
-    return findings.study.claim or f'{findings.name}: what was measured'
+    return findings.study.claim or f'{findings.name[:1].upper()}{findings.name[1:]}: what was measured'
 
 
 def state(findings: Findings) -> str:
@@ -108,13 +109,18 @@ def made_with(findings: Findings) -> dict[str, str]:
                    for found in findings.trials if found.finished})
     found = {
         'Measured (UTC)': ' to '.join(dict.fromkeys([days[0], days[-1]])) if days else '',
-        'Hardware': every(*(', '.join(f'{devices.count(device)} × {device}' if devices.count(device) > 1 else device
-                                      for device in dict.fromkeys(devices))
-                            for config in configs for devices in [config.get('devices', [])]),
-                          *(config.get('machine') for config in configs)),
+        'Hardware': every(*(hardware(config) for config in configs)),
         'Git commit': every(*(config.get('git_commit') for config in configs)),
         'Versions': ', '.join(f'{package} {every(*values)}' for package, values in versions.items() if every(*values))}
     return {key: value for key, value in found.items() if value}
+
+
+def hardware(config: dict[str, Any]) -> str:
+    """The devices that a run had, and the machine they are in; a CPU is the machine."""
+    devices = config.get('devices', [])
+    parts = [f'{devices.count(device)} × {device}' if devices.count(device) > 1 else device
+             for device in dict.fromkeys(devices) if device != 'cpu cpu' or 'machine' not in config]
+    return ', '.join([*parts, *([config['machine']] if 'machine' in config else [])])
 
 
 def spent(findings: Findings) -> str:

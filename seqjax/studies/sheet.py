@@ -128,17 +128,19 @@ def decimals(values: Sequence[float]) -> int:
         return 0
     if max(sizes) >= 1e7 or max(sizes) < 1e-3 or (min(sizes) < 1e-3 and max(sizes) / min(sizes) > 1e5):
         return -1
-    if all(float(value).is_integer() for value in values) and max(sizes) >= 1000:
+    whole = all(float(value).is_integer() for value in values)
+    if whole and max(sizes) >= 100:
         return 0
-    return max(0, min(6, 2 - math.floor(math.log10(max(sizes)))))
+    return 1 if 100 <= max(sizes) < 1000 and not whole else max(0, min(6, 2 - math.floor(math.log10(max(sizes)))))
 
 
 def number(point: Interval, digits: int) -> str:
-    """A mean, with its standard deviation where there are several seeds."""
+    """A mean, with its standard deviation where there are several seeds; of counts only where they differ."""
     if not point.count:
         return NONE
     form = (lambda x: f'{x:.2e}') if digits < 0 else (lambda x: f'{x:,.{digits}f}')
-    return form(point.mean) + (f' ± {form(point.std)}' if point.count > 1 else '')
+    same = point.std == 0 and digits == 0 and point.mean >= 100
+    return form(point.mean) + (f' ± {form(point.std)}' if point.count > 1 and not same else '')
 
 
 COSTS = {'parameters': ('parameters',), 'steps': ('steps',), 'training, seconds': ('time', 'training_seconds'),
@@ -147,7 +149,7 @@ COSTS = {'parameters': ('parameters',), 'steps': ('steps',), 'training, seconds'
 
 
 def costs(findings: Findings) -> tuple[list[str], list[list[str]], int]:
-    """What each setting cost, from the runs' own summaries.
+    """What each setting cost, of its finished trials, from the runs' own summaries.
 
     Returns:
       The header, the lines (none where no cost is known), and how many columns say what a line is about.
@@ -155,7 +157,7 @@ def costs(findings: Findings) -> tuple[list[str], list[list[str]], int]:
     names = [name for name in dict.fromkeys(name for found in findings.trials for name in found.trial.varying)
              if name != SEED]
     rows: list[Row] = []
-    for found in findings.trials:
+    for found in findings.of('finished'):
         numbers = {name: functools.reduce(lambda part, key: part.get(key) or {}, path, found.summary)
                    for name, path in COSTS.items() if path} | {'in all, seconds': found.seconds or None}
         rows.append(found.trial.row() | {name: value for name, value in numbers.items() if _finite(value)})
@@ -165,8 +167,7 @@ def costs(findings: Findings) -> tuple[list[str], list[list[str]], int]:
     for key, part in table.groups(*names).items():
         points = [(mean(part, name), 1 if 'seconds' in name else 0) for name in measures]
         lines.append([*map(charts.shown, key or ('all',)), *(
-            f'{point.mean:,.0f}' if not digits and not point.std > 0 else number(point, digits)
-            for point, digits in points), str(len(part.values(SEED)))])
+            number(point, digits) for point, digits in points), str(len(part.values(SEED)))])
     return [*map(charts.label, names or ('',)), *measures, 'seeds'], lines, len(names) or 1
 
 
