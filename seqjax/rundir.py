@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -31,7 +32,19 @@ def record(experiment: Experiment, data_sha256: str | None, name: str = '', mode
                     for group in GROUPS for part in [getattr(experiment, group)]},
         'argv': list(argv), 'git_commit': git_commit(), 'python': platform.python_version(),
         'versions': {package: metadata.version(package) for package in PACKAGES},
-        'devices': [f'{device.platform} {device.device_kind}' for device in jax.devices()]}
+        'devices': [f'{device.platform} {device.device_kind}' for device in jax.devices()], 'machine': machine()}
+
+
+def machine() -> str:
+    """The processor, and how many of its cores this process may use."""
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f'{name}, {cores} core' + ('s' if cores != 1 else '')
 
 
 def git_commit() -> str | None:

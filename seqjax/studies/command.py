@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
-from seqjax import catalogue, files, rundir
+from seqjax import catalogue, rundir
 from seqjax.errors import UserError
 from seqjax.options import unparse
-from seqjax.studies import board, launchers, sweep, trials, work
+from seqjax.studies import board, launchers, report, sweep, trials, work
 from seqjax.studies.folder import Folder, write
 from seqjax.studies.options import READ, Conduct
 from seqjax.studies.oversee import oversee
@@ -173,13 +173,9 @@ def join(conduct: Conduct, workdir: str | None) -> int:
 
 
 def conclude(wanted: Asked, study: Study, jobs: Sequence[trials.Job], folder: Folder) -> int:
-    """Floors, results.csv, table, verdict and report of what is on disk."""
-    done = [job for job in jobs if folder.state(job.name) == 'done']
-    if done and not (folder.path / 'floors.json').exists():
-        subject = Subject(folder.trial(done[0].name), done[0].recipe.experiment, study.trains)
-        write(folder.path / 'floors.json', study.floors(subject))
+    """Floors, table, verdict and report of what is on disk."""
+    page = publish(study, jobs, folder)
     results = folder.results()
-    files.write(folder.path / 'results.csv', results.csv())
     if len(results):
         print(results.text(*study.columns(results)))
     failures = {job.name: folder.reason(job.name) for job in jobs if folder.state(job.name) == 'failed'}
@@ -192,8 +188,17 @@ def conclude(wanted: Asked, study: Study, jobs: Sequence[trials.Job], folder: Fo
     answer = study.answer(results)
     if answer is not None:
         print(f'\n{study.claim} ({study.source})\n{words(answer)}')
-    print(f'the study is in {folder.path}')
+    print(f'the study is in {folder.path}, its report is {page}')
     return 1 if failures or left else 0
+
+
+def publish(study: Study, jobs: Sequence[trials.Job], folder: Folder) -> pathlib.Path:
+    """Floors where they are still missing, and the report; returns its path."""
+    done = [job for job in jobs if folder.state(job.name) == 'done']
+    if done and not (folder.path / 'floors.json').exists():
+        subject = Subject(folder.trial(done[0].name), done[0].recipe.experiment, study.trains)
+        write(folder.path / 'floors.json', study.floors(subject))
+    return report.write(folder.study()['study'], study, folder.path)
 
 
 def words(answer: Verdict) -> str:
@@ -212,12 +217,31 @@ def plan(study: Study, jobs: Sequence[trials.Job], folder: Folder) -> int:
 
 
 def again(conduct: Conduct, workdir: str | None) -> int:
-    """The report once more, from what is on disk."""
+    """The report once more, from what is on disk; of a folder of studies, each report and the index over them."""
+    default = Asked(conduct.study or '', conduct.form).default_workdir()
+    folder = Folder(pathlib.Path(workdir or default))
+    if conduct.study is None and not (folder.path / 'study.json').exists() and any(folder.path.glob('*/study.json')):
+        return story(folder.path)
     if workdir is None and conduct.study is None:
-        raise UserError('--mode=report needs --study=NAME or --workdir=FOLDER, the folder of a study')
-    folder = Folder(pathlib.Path(workdir or Asked(conduct.study, conduct.form).default_workdir()))
+        raise UserError('--mode=report needs --study=NAME, or --workdir=FOLDER that holds a study or several; '
+                        f'{default} holds none')
     wanted = Asked(**folder.study()['asked'])
     if conduct.study not in (None, wanted.name):
         raise UserError(f'--study={conduct.study}: {folder.path} holds {wanted.name}; leave the flag out')
     study = wanted.build()
     return conclude(wanted, study, trials.jobs(study), folder)
+
+
+def story(root: pathlib.Path) -> int:
+    """The reports of all studies whose folders are in `root`, and the index over them; returns the exit code."""
+    status = 0
+    for path in sorted(root.glob('*/study.json')):
+        folder = Folder(path.parent)
+        try:
+            study = Asked(**folder.study()['asked']).build()
+            print(publish(study, trials.jobs(study), folder))
+        except UserError as error:  # the others are told nevertheless
+            print(f'{folder.path}: {error}', file=sys.stderr)
+            status = 1
+    print(f'the story is {report.write_index(root)}')
+    return status
