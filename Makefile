@@ -1,14 +1,20 @@
-# Two commands set everything up: `make run` and `make test`. `make check` is what each commit passes.
+# Two commands set everything up: `make run` and `make test`. `make check` is what each commit passes. `make studies`
+# runs the short form of every study and writes the page over them.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint check clean
+.PHONY: run test lint check studies clean
 
 run: .venv/installed
 	$(BIN)/python launch.py --experiment=numerals
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 -q
+
+studies: .venv/installed
+	for name in $$($(BIN)/python -c 'from seqjax import catalogue; print(*catalogue.studies())'); do \
+	  $(BIN)/python launch.py --study=$$name --quick || exit 1; done
+	$(BIN)/python launch.py --mode=report --workdir=runs/quick
 
 lint: .venv/installed
 	$(BIN)/ruff check .

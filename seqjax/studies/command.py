@@ -197,7 +197,12 @@ def publish(study: Study, jobs: Sequence[trials.Job], folder: Folder) -> pathlib
     done = [job for job in jobs if folder.state(job.name) == 'done']
     if done and not (folder.path / 'floors.json').exists():
         subject = Subject(folder.trial(done[0].name), done[0].recipe.experiment, study.trains)
-        write(folder.path / 'floors.json', study.floors(subject))
+        try:
+            write(folder.path / 'floors.json', study.floors(subject))
+        except Exception as error:  # the trials were run nevertheless
+            reason = ' '.join(str(error).split())
+            print(f'the floors are missing, for they could not be computed ({type(error).__name__}: {reason})',
+                  file=sys.stderr)
     return report.write(folder.study()['study'], study, folder.path)
 
 

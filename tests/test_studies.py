@@ -1,0 +1,68 @@
+"""Every study of the catalogue: its forms are sound, and its shortest one runs from the command to the report."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tiny import ROOT
+
+from seqjax import catalogue
+from seqjax.studies import trials
+from seqjax.studies.folder import Folder
+from seqjax.studies.study import Study
+
+STUDIES = list(catalogue.studies())
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_forms(name):
+    """Each composes: no axis names a flag that is not there or not read."""
+    function = catalogue.load('study', name)
+    assert inspect.getdoc(function).partition('\n')[0] == catalogue.studies()[name].summary != ''
+    assert f'--study={name}' in inspect.getdoc(function), 'the docstring gives the command'
+    parameter, = inspect.signature(function).parameters.values()
+    assert (parameter.name, parameter.default) == ('form', 'full')
+    sizes = {}
+    for form in ('full', 'quick', 'smoke'):
+        study = function(form)
+        assert isinstance(study, Study)
+        assert study.claim.endswith('.')
+        assert study.source
+        assert study.expect
+        sizes[form] = len(trials.jobs(study))
+    assert sizes['smoke'] <= sizes['quick'] <= sizes['full']
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_smoke(name, tmp_path):
+    """On one device, as people have it; a process of its own, for the tests' has eight."""
+    folder = Folder(tmp_path / name)
+    environment = {key: value for key, value in os.environ.items() if key != 'XLA_FLAGS'}
+    done = subprocess.run([sys.executable, 'launch.py', f'--study={name}', '--smoke', f'--workdir={folder.path}'],
+                          cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert folder.failures() == {}
+    study = catalogue.load('study', name)('smoke')
+    results = folder.results()
+    assert {job.name for job in trials.jobs(study)} == set(folder.study()['trials'])
+    assert len(results) >= len(study.trials())
+    answer = study.answer(results)
+    assert answer is None or 'do not decide it (' not in answer.sentence, 'the verdict reads what was measured'
+    assert study.figures(results), 'a study shows something'
+    for column in study.shown[1]:
+        assert any(column in row for row in results.rows), f'{column} is shown and not measured'
+    assert (folder.path / 'report.html').stat().st_size > 1000
+    assert json.loads((folder.path / 'floors.json').read_text()) == folder.floors()
+
+
+def test_new_studies_are_found(tmp_path, monkeypatch):
+    (tmp_path / 'experiments' / 'studies').mkdir(parents=True)
+    (tmp_path / 'experiments' / 'studies' / 'new.py').write_text(
+        '__all__ = ["new"]\n\n\ndef new(form="full"):\n    """One line."""\n')
+    monkeypatch.setattr(catalogue, 'ROOT', tmp_path)
+    assert catalogue.studies() == {'new': ('new', 'experiments.studies.new', 'new', 'One line.')}
+    assert catalogue.experiments() == {}
+    assert 'new' in catalogue.listing()
