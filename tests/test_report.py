@@ -23,7 +23,7 @@ from seqjax.studies.markup import Markup, cell, data, element
 from seqjax.studies.markup import grid as markdown_table
 from seqjax.studies.page import effect, short
 from seqjax.studies.sheet import decimals, number, sheet
-from seqjax.studies.study import Verdict
+from seqjax.studies.study import Verdict, all_of
 from seqjax.studies.table import interval
 
 
@@ -104,17 +104,17 @@ def test_the_table_holds_means_and_deviations_over_seeds(page):
 
 def test_floors_published_figures_and_failures_are_rows(page):
     rows = page.tables[0][10:]
-    assert rows[:6] == [['Floors: what trivial methods reach'], ['copy the source', '–', '3.5', '–', '–'],
-                        ['most frequent word', '–', '0.2', '–', '–'], ['Published by others'],
-                        ['Bahdanau 2015, RNNsearch-50 (bahdanau)', '–', '61.2', '–', '–'], ['Trials without results']]
-    assert rows[6][:2] == ['transformer', '–']
-    assert rows[6][2] == f'seed 2: loss is not finite at step 12 {made.NASTY}'
+    assert rows[:6] == [['Floors: what trivial methods reach'], ['copy the source', '3.5', '–', '–'],
+                        ['most frequent word', '0.2', '–', '–'], ['Published by others'],
+                        ['Bahdanau 2015, RNNsearch-50 (bahdanau)', '61.2', '–', '–'], ['Trials without results']]
+    assert rows[6][0] == 'transformer'
+    assert rows[6][1] == f'seed 2: loss is not finite at step 12 {made.NASTY}'
     assert '8 of 9 trials finished, 1 failed.' in page.text('p')
 
 
 def test_trials_that_were_not_run_are_rows_too(tmp_path, study):
     page, folder = written(tmp_path, study, missing=('gru,seed=1',), failed=())
-    assert ['gru', '–', 'seed 1: not run'] in page.tables[0]
+    assert ['gru', 'seed 1: not run'] in page.tables[0]
     assert '8 of 9 trials finished, 1 not run yet. What stands here is provisional.' in page.text('p')
     assert expected('gru', 60, (0, 2)) in page.tables[0][3]
     assert '| gru | – | seed 1: not run |' in (folder / 'report.md').read_text()
@@ -290,6 +290,16 @@ def test_each_answer_has_its_words(tmp_path, answer, low, high):
     assert f'**{answer.capitalize()}.** So it is. Effect: ' in (folder / 'report.md').read_text()
     stored = json.loads((folder / 'report.json').read_text())['verdict']
     assert (stored['answer'], stored['low'], stored['high']) == (answer, low, high)
+
+
+def test_a_verdict_of_several_parts_is_a_list_with_a_sign_each(tmp_path):
+    parts = [Verdict('supported', 'Short ones (of 4) are equal.', 0.0), Verdict('not supported', 'Long ones differ.')]
+    page, folder = written(tmp_path, made.study(verdict=lambda table: all_of(parts)))
+    assert page.text('li') == 'Short ones (of 4) are equal. Long ones differ.'
+    signs = [attributes['aria-label'] for tag, attributes in page.elements if attributes.get('class') == 'mark']
+    assert signs == ['supported', 'not supported']
+    assert 'Short ones (of 4) are equal. (supported) Long ones differ. (not supported)' in (
+        folder / 'report.md').read_text()
 
 
 def test_an_effect_in_words():

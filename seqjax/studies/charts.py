@@ -96,7 +96,8 @@ def label(name: str) -> str:
 
 def shown(value: Any) -> str:
     """A value as it stands in figures and tables; what no page can hold is replaced."""
-    return '–' if value is None else ''.join(letter if letter.isprintable() else '\ufffd' for letter in str(value))
+    text = '–' if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return ''.join(letter if letter.isprintable() else '\ufffd' for letter in text)
 
 
 def titles(keys: Sequence[tuple], names: Sequence[str]) -> list[str]:
@@ -206,7 +207,7 @@ def _scales(axis: Any, logx: bool, logy: bool, ends: list[float], table: Table, 
         powers = all(value > 0 and math.log2(value).is_integer() for value in values)
         axis.set_xscale('log', base=2 if powers else 10)
         if powers or len(values) <= 8:
-            axis.xaxis.set_major_locator(FixedLocator(values if len(values) <= 9 else values[::2]))
+            axis.xaxis.set_major_locator(FixedLocator(values if len(values) <= 6 else values[::2]))
             axis.xaxis.set_minor_locator(NullLocator())
             axis.xaxis.set_major_formatter(lambda value, _: f'{value:,.6g}')
     elif all(isinstance(value, int) for value in values):

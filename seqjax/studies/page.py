@@ -4,6 +4,7 @@ import base64
 import hashlib
 import math
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,13 +54,23 @@ def answer(verdict: Verdict | None, title: str) -> Markup:
     if verdict is None:
         return Markup()
     parts = [element('span', f'{SIGNS[verdict.answer]} {verdict.answer.capitalize()}', class_='badge'),
-             element('p', verdict.sentence)]
+             sentences(verdict.sentence)]
     words = effect(verdict)
     if words:
         number, _, interval = words.partition(' (')
         parts.append(element('p', element('strong', number), f'({interval}' if interval else '', strip(verdict),
                              class_='effect'))
     return element('section', *parts, class_='answer ' + verdict.answer.replace(' ', '-'), aria_label=title)
+
+
+def sentences(text: str) -> Markup:
+    """A verdict's sentence; one of several parts, as `study.all_of` puts them together, is a list with a sign each."""
+    *parts, rest = re.split(r'\s*\((supported|not supported|undecided)\)\s*', text)
+    if len(parts) < 4 or rest:
+        return element('p', text)
+    marked = [(element('span', SIGNS[answer], class_='mark', role='img', aria_label=answer), part)
+              for part, answer in zip(parts[::2], parts[1::2])]
+    return element('ul', *(element('li', *both) for both in marked), class_='parts')
 
 
 def strip(verdict: Verdict) -> Markup:
@@ -101,8 +112,11 @@ def table(sheet: Sheet) -> Markup:
 
 
 def _row(line: Line, rest: int = 0) -> Markup:
-    about = [element('th', line.about[0], scope='row'), *(element('td', text, class_='about')
-                                                          for text in line.about[1:])]
+    span = 1
+    while line.kind in SECTIONS and line.about[span:span + 1] == (NONE,):  # a long name takes their place
+        span += 1
+    about = [element('th', line.about[0], scope='row', colspan=span if span > 1 else None),
+             *(element('td', text, class_='about') for text in line.about[span:])]
     if line.kind == 'failed':
         return element('tr', *about, element('td', line.reason, colspan=rest, class_='reason'))
     return element('tr', *about, *map(_cell, line.cells), element('td', str(line.seeds) if line.seeds else NONE))

@@ -44,8 +44,9 @@ def inline(text: str, prefix: str, name: str) -> str:
             element.set(key.removeprefix(f'{{{XLINK}}}'), _local(key, value, prefix))
     for key in ('width', 'height', 'version'):
         tree.attrib.pop(key, None)
+    wide = width * (5 / 3 if width < 400 else 4 / 3)
     for key, value in {'role': 'img', 'aria-label': name, 'fill': 'currentColor',
-                       'style': f'max-width:{width * 5 / 3:.0f}px;min-width:{width:.0f}px'}.items():
+                       'style': f'width:{wide:.0f}px;min-width:{width:.0f}px'}.items():
         tree.set(key, value)
     return ElementTree.tostring(tree, encoding='unicode')
 
