@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shlex
+import shutil
 import signal
 
 import pytest
@@ -116,6 +117,23 @@ def test_the_report_again_from_what_is_on_disk(done, counted, capsys):
     assert counted['trained'] == []
     assert launch('--mode=report', '--study=fresh', f'--workdir={done.path}') == 2
     assert 'holds widths; leave the flag out' in capsys.readouterr().err
+
+
+def test_a_folder_of_studies_becomes_a_story(done, counted, capsys):
+    root = done.path.parent
+    other = root / 'gone'
+    other.mkdir()
+    (other / 'study.json').write_text(json.dumps(done.study() | {'asked': done.study()['asked'] | {'name': 'gone'}}))
+    assert launch('--mode=report', f'--workdir={root}') == 1
+    captured = capsys.readouterr()
+    assert f'{other}: --study=gone: there is no such study' in captured.err
+    assert f'the story is {root}/index.html' in captured.out
+    for page in ('study/report.html', 'index.html', 'index.md'):
+        assert 'Wider is better.' in (root / page).read_text()
+    assert 'without a report yet: gone' in (root / 'index.html').read_text()
+    assert counted['trained'] == []
+    shutil.rmtree(other)
+    assert launch('--mode=report', f'--workdir={root}') == 0
 
 
 def test_data_are_read_once_a_process(tmp_path, counted):

@@ -228,7 +228,7 @@ def again(conduct: Conduct, workdir: str | None) -> int:
     if conduct.study is None and not (folder.path / 'study.json').exists() and any(folder.path.glob('*/study.json')):
         return story(folder.path)
     if workdir is None and conduct.study is None:
-        raise UserError('--mode=report needs --study=NAME, or --workdir=FOLDER that holds a study or several; '
+        raise UserError('--mode=report needs --study=NAME or --workdir=FOLDER, of a study or of several; '
                         f'{default} holds none')
     wanted = Asked(**folder.study()['asked'])
     if conduct.study not in (None, wanted.name):
