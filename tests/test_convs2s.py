@@ -83,16 +83,20 @@ def test_every_layers_attention_is_shown_and_is_numpys():
 
 def test_gradients_into_the_encoder_are_shared_among_the_attentions(monkeypatch):
     """A half of what they were, with two; what reaches source embeddings by the values z + e is whole."""
-    def gradient(factor):
-        if factor is not None:
-            monkeypatch.setattr(convs2s, 'scaled_gradient', lambda x, _: factor * x + jax.lax.stop_gradient(
-                (1 - factor) * x))
-        run = checks.compiled(MODELS[0])
-        mix = np.random.default_rng(1).normal(size=(4, 5, 13))
-        return jax.jit(jax.grad(lambda params: (run.model.apply({'params': params}, checks.SOURCE, checks.TOKENS)
-                                                * mix).sum()))(run.params)
+    run = checks.compiled(MODELS[0])
+    mix = np.random.default_rng(1).normal(size=(4, 5, 13))
 
-    ours, none, whole = gradient(None), gradient(0.0), gradient(1.0)
+    def total(params):
+        return (run.model.apply({'params': params}, checks.SOURCE, checks.TOKENS) * mix).sum()
+
+    @jax.jit
+    def gradient(params, factor):
+        monkeypatch.setattr(convs2s, 'scaled_gradient',
+                            lambda x, _: factor * x + jax.lax.stop_gradient((1 - factor) * x))
+        return jax.grad(total)(params)
+
+    ours = jax.jit(jax.grad(total))(run.params)
+    none, whole = gradient(run.params, 0.0), gradient(run.params, 1.0)
     for name in ('encoder', 'encoder_input', 'encoder_output'):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b / 2, rtol=1e-3, atol=1e-4), ours[name], whole[name])
         assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(ours[name]))
