@@ -1,5 +1,6 @@
 """Gehring et al. 2017, equation by equation in float64."""
 
+import dataclasses
 import re
 
 import jax
@@ -9,9 +10,11 @@ import numpy_convolution as reference
 import pytest
 import recurrent_checks as checks
 
+from experiments.translation import numerals
 from seqjax.errors import UserError
 from seqjax.models import convs2s
 from seqjax.models.convs2s import ConvS2S
+from seqjax.prepared import prepare
 
 SMALL = dict(num_layers=2, hidden_size=6, source_length=9, target_length=8)
 MODELS = [ConvS2S(embedding_size=4, **SMALL), ConvS2S(weight_normalisation=False, **SMALL),
@@ -165,6 +168,16 @@ def test_positions_that_were_not_learned_are_refused():
         jax.eval_shape(lambda params, memory: model.apply(params, memory, 9, method='start'), params, memory)
     with pytest.raises(UserError, match='needs the longest source and target'):
         jax.eval_shape(ConvS2S(source_size=5, target_size=5).init, jax.random.key(0), token, token)
+
+
+def test_outputs_longer_than_the_positions_are_refused_before_training():
+    experiment = numerals('convs2s').replace('task', train_size=60, valid_size=9, test_size=9, highest=999)
+    codec = experiment.task.prepare().codec
+    assert prepare(experiment.replace('decoding', max_length=32), codec).experiment.model.target_length == 32
+    with pytest.raises(UserError, match='max_length=33: the model has positions for 32 target tokens'):
+        prepare(experiment.replace('decoding', max_length=33), codec)
+    task = dataclasses.replace(experiment.task, max_length=10)  # a multiple of 4 would be 12
+    assert max(max(shape) for shape in task.prepare().codec.all_shapes) == 10
 
 
 def test_a_window_without_a_middle_is_refused():
