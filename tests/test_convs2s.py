@@ -1,5 +1,6 @@
 """Gehring et al. 2017, equation by equation in float64."""
 
+import dataclasses
 import re
 
 import jax
@@ -9,9 +10,11 @@ import numpy_convolution as reference
 import pytest
 import recurrent_checks as checks
 
+from experiments.translation import numerals
 from seqjax.errors import UserError
 from seqjax.models import convs2s
 from seqjax.models.convs2s import ConvS2S
+from seqjax.prepared import prepare
 
 SMALL = dict(num_layers=2, hidden_size=6, source_length=9, target_length=8)
 MODELS = [ConvS2S(embedding_size=4, **SMALL), ConvS2S(weight_normalisation=False, **SMALL),
@@ -83,16 +86,20 @@ def test_every_layers_attention_is_shown_and_is_numpys():
 
 def test_gradients_into_the_encoder_are_shared_among_the_attentions(monkeypatch):
     """A half of what they were, with two; what reaches source embeddings by the values z + e is whole."""
-    def gradient(factor):
-        if factor is not None:
-            monkeypatch.setattr(convs2s, 'scaled_gradient', lambda x, _: factor * x + jax.lax.stop_gradient(
-                (1 - factor) * x))
-        run = checks.compiled(MODELS[0])
-        mix = np.random.default_rng(1).normal(size=(4, 5, 13))
-        return jax.jit(jax.grad(lambda params: (run.model.apply({'params': params}, checks.SOURCE, checks.TOKENS)
-                                                * mix).sum()))(run.params)
+    run = checks.compiled(MODELS[0])
+    mix = np.random.default_rng(1).normal(size=(4, 5, 13))
 
-    ours, none, whole = gradient(None), gradient(0.0), gradient(1.0)
+    def total(params):
+        return (run.model.apply({'params': params}, checks.SOURCE, checks.TOKENS) * mix).sum()
+
+    @jax.jit
+    def gradient(params, factor):
+        monkeypatch.setattr(convs2s, 'scaled_gradient',
+                            lambda x, _: factor * x + jax.lax.stop_gradient((1 - factor) * x))
+        return jax.grad(total)(params)
+
+    ours = jax.jit(jax.grad(total))(run.params)
+    none, whole = gradient(run.params, 0.0), gradient(run.params, 1.0)
     for name in ('encoder', 'encoder_input', 'encoder_output'):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b / 2, rtol=1e-3, atol=1e-4), ours[name], whole[name])
         assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(ours[name]))
@@ -161,6 +168,16 @@ def test_positions_that_were_not_learned_are_refused():
         jax.eval_shape(lambda params, memory: model.apply(params, memory, 9, method='start'), params, memory)
     with pytest.raises(UserError, match='needs the longest source and target'):
         jax.eval_shape(ConvS2S(source_size=5, target_size=5).init, jax.random.key(0), token, token)
+
+
+def test_outputs_longer_than_the_positions_are_refused_before_training():
+    experiment = numerals('convs2s').replace('task', train_size=60, valid_size=9, test_size=9, highest=999)
+    codec = experiment.task.prepare().codec
+    assert prepare(experiment.replace('decoding', max_length=32), codec).experiment.model.target_length == 32
+    with pytest.raises(UserError, match='max_length=33: the model has positions for 32 target tokens'):
+        prepare(experiment.replace('decoding', max_length=33), codec)
+    task = dataclasses.replace(experiment.task, max_length=10)  # a multiple of 4 would be 12
+    assert max(max(shape) for shape in task.prepare().codec.all_shapes) == 10
 
 
 def test_a_window_without_a_middle_is_refused():

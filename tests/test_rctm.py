@@ -1,6 +1,8 @@
 """Kalchbrenner and Blunsom 2013, equation by equation in float64."""
 
+import dataclasses
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import recurrent_checks as checks
 from seqjax.errors import UserError
 from seqjax.layers.ngrams import Fold, Unfold, depth, span, stretch
 from seqjax.models.rctm import RCTM
+from seqjax.tasks.translation import Codec, Translation
 
 SMALL = dict(hidden_size=5, embedding_size=4, source_length=9)
 PAIRED = SMALL | dict(length_ratio=1.2)
@@ -129,6 +132,25 @@ def test_target_lengths_are_the_source_times_the_ratio_of_the_training_split():
     assert words.tolist() == [4, 2, 1, 1]
     sentence = checks.compiled(MODELS[0])
     assert sentence.encode(sentence.params, checks.SOURCE)['columns'].shape == (4, 1, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Longer(Translation):
+    """Five source tokens and eight target tokens to learn from, EOS counted, and a pair that is too long."""
+
+    def splits(self):
+        pairs = [('a b', 'x y z w'), ('a', 'x y'), ('a', 'x ' * 20)]
+        return {'train': tuple(map(list, zip(*pairs))), 'valid': (['a'], ['x']), 'test': (['a'], ['x'])}
+
+
+def test_the_length_ratio_is_measured_on_the_training_split_and_kept_with_the_run():
+    task = Longer(max_length=8)
+    codec = task.prepare().codec
+    assert task.sizes(codec)['length_ratio'] == 8 / 5
+    stored = json.loads(json.dumps(codec.to_json()))
+    assert Codec.from_json(stored).length_ratio == 8 / 5
+    del stored['length_ratio']
+    assert Codec.from_json(stored).length_ratio == 1.0
 
 
 def test_each_step_reads_its_own_column_and_the_last_one_again():

@@ -40,7 +40,7 @@ def stretch(x_BSD: jax.Array, count_B: jax.Array, new_B: jax.Array, longest: int
 
 
 def depth(longest: int) -> int:
-    """r = ceil(sqrt(2 N)), the widest kernel that sentences of up to N words need (section 3.2)."""
+    """r = ceil(sqrt(2 N)), the widest kernel that sentences of up to N words need."""
     return max(math.isqrt(2 * longest - 1) + 1, 2)
 
 
@@ -57,9 +57,9 @@ def drawn(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 class Fold(nn.Module):
-    """The convolutional sentence model: kernels K_2, K_3, ... K_r take k columns to k - 1, k - 3, k - 6, ...
+    """The convolutional sentence model (csm, cgm): kernels K_2, K_3, ... K_r take k columns to k - 1, k - 3, k - 6, ...
 
-    E_1 is the sentence and E_w = tanh(K_w * E_{w-1}) (section 3.2). A row folds as long as it has the columns for the
+    E_1 is the sentence and E_w = tanh(K_w * E_{w-1}). A row folds as long as it has the columns for the
     next kernel. With `finish`, one that has j columns left, and j > 1, then becomes one by the top kernel L_j:
     tanh(L_j * E).
     """
@@ -106,7 +106,7 @@ def last_column(x_BSD: jax.Array, count_B: jax.Array, top_RD: jax.Array, most: i
 class Unfold(nn.Module):
     """The inverse of n-grams, icgm: kernels of width r, ..., 3, 2 take m - n + 1 columns to m, one for each word.
 
-    F = tanh(K'_w (wide convolution) F) for each of them (section 4.1). The n-grams of the source are first stretched to
+    F = tanh(K'_w (wide convolution) F) for each of them. The n-grams of the source are first stretched to
     m - n + 1 columns, or to one where m < n.
     """
 
@@ -125,5 +125,5 @@ class Unfold(nn.Module):
 
 
 def span(widest: int) -> int:
-    """The words under one column once K_2 to K_r have been applied: 2, 4, 7, 11, ... (section 4.1)."""
+    """The words under one column once K_2 to K_r have been applied: 2, 4, 7, 11, ...."""
     return 1 + widest * (widest - 1) // 2

@@ -22,10 +22,11 @@ class ConvS2S(Translator):
     Words and their positions are embedded and added (section 3.1). Blocks of a convolution, a gated linear unit and a
     residual connection (3.2) see further layer by layer. Each decoder block attends: d = W_d h + b_d + g against the
     encoder's output z, on the values z + e (3.3, equations 1 and 2). Linear maps stand between embeddings and blocks:
-    before the encoder and after it, before and after the decoder, and around each attention (3.2). Sums are scaled by
-    sqrt(0.5), contexts by m sqrt(1/m), and gradients into the encoder, but not those into its embeddings, by one over
-    the number of attentions (3.4; the authors' program divides by two once more). Dropout is on embeddings, on the
-    input of each convolution and before the output matrix (3.5 and 4.3).
+    before the encoder and after it, before and after the decoder, and around each attention (3.2). Sums of two are
+    scaled by sqrt(0.5), contexts by m sqrt(1/m), and gradients into the encoder by one over the number of attentions,
+    but for those that reach its embeddings by the values (3.4; the authors' program divides by two once more). Dropout
+    is on embeddings, on the input of each convolution and before the output matrix; the weights of all layers are
+    normalised, but not the tables (4.2).
 
     All blocks of a side have one width, where the paper's larger systems widen with depth. Positions are learned, so
     there are as many as the longest sentence admitted has; a longer one is refused.

@@ -21,12 +21,12 @@ PAD = 0
 class RCTM(Translator):
     """Convolutions read the source, a recurrent network writes the target (Kalchbrenner and Blunsom 2013).
 
-    'sentence' is the paper's RCTM I (section 3.3): the convolutional sentence model folds the source into one vector,
-    csm(e), and S csm(e) joins every step of a recurrent language model, h_i = f(R h_{i-1} + I y_i + S csm(e)), o = O h.
+    'sentence' is the paper's RCTM I: the convolutional sentence model folds the source into one vector, csm(e), and
+    S csm(e) joins every step of a recurrent language model, h_i = f(R h_{i-1} + I y_i + S csm(e)), o = O h.
 
-    'ngram' is its RCTM II (section 4.2): folding stops where a column stands for n words, E = cgm(e, n), or where a
-    shorter source has no columns for the next kernel; a matrix T translates each column; the inverse model unfolds them
-    into one column for each word of the target, F = icgm(T E, m); and S F_i joins step i.
+    'ngram' is its RCTM II: folding stops where a column stands for n words, E = cgm(e, n), or where a shorter source
+    has no columns for the next kernel; a matrix T translates each column; the inverse model unfolds them into one
+    column for each word of the target, F = icgm(T E, m); and S F_i joins step i.
 
     Where this departs from the paper: m is the source's length times the length ratio of the training split, rounded:
     a mean such as that of the paper's Poisson P(m|e), whose likelihood is no part of the loss or of scores here. The
