@@ -111,6 +111,10 @@ def test_position_encodings_agree_where_parameters_are_split(model, positions):
     agree(model, SETTINGS[-1:], positions=positions)
 
 
+def test_predicted_windows_agree_where_parameters_are_split():
+    agree('luong', SETTINGS[-1:], attention='predictive', window=3)
+
+
 def test_the_batches_would_show_a_mean_of_means():
     """Replicas and micro-batches hold unlike numbers of tokens, and of rows."""
     _, batches = data()

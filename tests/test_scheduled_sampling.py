@@ -12,14 +12,16 @@ import pytest
 import recurrent_checks as checks
 from tiny import Bigram, bigrams, outcome, records
 
-from seqjax import figures, flags
-from seqjax.data.batches import Batch
+from experiments.translation import numerals
+from seqjax import catalogue, figures, flags
+from seqjax.data.batches import Batch, Batches
 from seqjax.decoding.options import BOS, EOS, PAD, Decoding
 from seqjax.decoding.search import search
 from seqjax.errors import UserError
 from seqjax.models.luong import Luong
 from seqjax.models.transformer import Transformer
 from seqjax.options import options, unread
+from seqjax.prepared import prepare
 from seqjax.run import train
 from seqjax.tasks.scheduled_sampling import SCHEDULES, one_by_one
 from seqjax.tasks.translation import Translation
@@ -367,6 +369,21 @@ def test_a_run_that_dies_goes_on_bit_for_bit(tmp_path, monkeypatch):
         assert not any('teacher_forcing' in r for r in records(tmp_path / passes) if r['split'] == 'valid')
     one, two = (outcome(tmp_path / passes)['params_sha256'] for passes in ('stepwise', 'two_pass'))
     assert one != two
+
+
+@pytest.mark.parametrize('model', catalogue.models())
+def test_every_model_takes_both_ways(model):
+    """Nothing but the contract is asked for. Traced, not run: a carry that changes its shape or type would show."""
+    experiment = numerals(model).replace('task', train_size=20, valid_size=2, test_size=2, highest=999, buckets=1)
+    prepared = experiment.task.prepare()
+    ready = prepare(experiment, prepared.codec)
+    pairs = Batches(*prepared.ids['train'], 4, prepared.codec.shapes, None).batch(0)
+    params = ready.abstract_params()
+    for passes in ('stepwise', 'two_pass'):
+        loss = always(sampling_passes=passes).loss
+        gradient = jax.eval_shape(jax.grad(lambda params, loss=loss: loss(
+            ready.experiment.model, params, pairs, KEY, 1)[0]['loss'][0]), params)
+        assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
 
 
 def test_a_model_of_any_kind_learns_from_its_own_words():
