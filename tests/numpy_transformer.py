@@ -56,9 +56,24 @@ def layer_norm(p, x):
     return (x - mean) / np.sqrt(variance + 1e-6) * p['scale'] + p['bias']
 
 
-def sublayer(p, norm, x, f):
+def normalised(p, x):
+    """By the kind whose parameters there are; with none, nothing."""
+    if not p:
+        return x
+    if 'running_mean' in p:  # Ioffe and Szegedy 2015, algorithm 2
+        mean, variance = p['running_mean'] / p['running_weight'], p['running_var'] / p['running_weight']
+        return (x - mean) / np.sqrt(variance + 1e-3) * p['scale'] + p['bias']
+    if 'scale' in p:  # Zhang and Sennrich 2019, equation 4
+        return x / np.sqrt((x ** 2).mean(axis=-1, keepdims=True) + 1e-6) * p['scale']
+    return layer_norm(p, x)
+
+
+def sublayer(p, norm, x, f, residual=True):
     """LayerNorm(x + f(x)) of section 3.1, or x + f(LayerNorm(x))."""
-    return x + f(layer_norm(p['norm'], x)) if norm == 'before' else layer_norm(p['norm'], x + f(x))
+    p = p.get('norm') if p else None
+    y = f(normalised(p, x)) if norm == 'before' else f(x)
+    y = x + y if residual else y
+    return y if norm == 'before' else normalised(p, y)
 
 
 def self_attention(p, x, num_heads, causal=False, told=NOTHING):
@@ -66,7 +81,7 @@ def self_attention(p, x, num_heads, causal=False, told=NOTHING):
     return multi_head(x, x, q, k, v, p['output'], num_heads, causal, told)
 
 
-def encoder_layer(p, x, norm, num_heads, told=NOTHING, causal=False):
+def encoder_layer(p, x, norm, num_heads, told=NOTHING, causal=False, residual=True):
     """(S, D) to (S, D), and the weights (H, S, S)."""
     seen = []
 
@@ -75,11 +90,12 @@ def encoder_layer(p, x, norm, num_heads, told=NOTHING, causal=False):
         seen.append(weights)
         return y
 
-    x = sublayer(p['self_attention_residual'], norm, x, attend)
-    return sublayer(p['feedforward_residual'], norm, x, lambda x: feed_forward(p['feedforward'], x)), *seen
+    x = sublayer(p.get('self_attention_residual'), norm, x, attend, residual)
+    x = sublayer(p.get('feedforward_residual'), norm, x, lambda x: feed_forward(p['feedforward'], x), residual)
+    return x, *seen
 
 
-def decoder_layer(p, x, memory, key, value, norm, num_heads, told=NOTHING):
+def decoder_layer(p, x, memory, key, value, norm, num_heads, told=NOTHING, residual=True):
     """(T, D) to (T, D), and the weights on the target (H, T, T) and on the source (H, T, S)."""
     seen = []
 
@@ -94,9 +110,10 @@ def decoder_layer(p, x, memory, key, value, norm, num_heads, told=NOTHING):
         seen.append(weights)
         return y
 
-    x = sublayer(p['self_attention_residual'], norm, x, attend)
-    x = sublayer(p['cross_attention_residual'], norm, x, look)
-    return sublayer(p['feedforward_residual'], norm, x, lambda x: feed_forward(p['feedforward'], x)), *seen
+    x = sublayer(p.get('self_attention_residual'), norm, x, attend, residual)
+    x = sublayer(p.get('cross_attention_residual'), norm, x, look, residual)
+    x = sublayer(p.get('feedforward_residual'), norm, x, lambda x: feed_forward(p['feedforward'], x), residual)
+    return x, *seen
 
 
 def layer(stacked, n):
@@ -118,18 +135,19 @@ def transformer(model, params, source_S, tokens_T):
     told = Told(model.positions, p.get('encoder_relative'), bidirectional=True)
     x = embed('source', source_S, model.tie == 'all')
     for n in range(model.num_layers):
-        x, weights = encoder_layer(layer(p['encoder'], n), x, norm, heads, told)
+        x, weights = encoder_layer(layer(p['encoder'], n), x, norm, heads, told, residual=model.residual)
         seen['encoder'].append(weights)
-    memory = layer_norm(p['encoder_norm'], x) if norm == 'before' else x
+    memory = normalised(p.get('encoder_norm'), x) if norm == 'before' else x
     told = Told(model.positions, p.get('decoder_relative'))
     x = embed('target', tokens_T)
     for n in range(model.num_layers):
         key, value = p['memory']['key_value'][:, n, 0], p['memory']['key_value'][:, n, 1]
-        x, mine, theirs = decoder_layer(layer(p['decoder'], n), x, memory, key, value, norm, heads, told)
+        x, mine, theirs = decoder_layer(layer(p['decoder'], n), x, memory, key, value, norm, heads, told,
+                                        model.residual)
         seen['decoder'].append(mine)
         seen['cross'].append(theirs)
     if norm == 'before':
-        x = layer_norm(p['decoder_norm'], x)
+        x = normalised(p.get('decoder_norm'), x)
     output = p['output_embedding' if model.tie == 'none' else 'target_embedding']
     return x @ output.T, {name: np.array(weights) for name, weights in seen.items()}
 
@@ -150,8 +168,9 @@ def decoder_only(model, params, source_S, tokens_T):
         visible[:S, :S] = True
     seen = []
     for n in range(model.num_layers):
-        x, weights = encoder_layer(layer(p['decoder'], n), x, model.norm, model.num_heads, told, visible)
+        x, weights = encoder_layer(layer(p['decoder'], n), x, model.norm, model.num_heads, told, visible,
+                                   model.residual)
         seen.append(weights)
-    x = layer_norm(p['decoder_norm'], x) if model.norm == 'before' else x
+    x = normalised(p.get('decoder_norm'), x) if model.norm == 'before' else x
     output = p['output_embedding' if model.tie == 'none' else 'target_embedding']
     return x[S:] @ output.T, np.array(seen)

@@ -115,6 +115,24 @@ def test_predicted_windows_agree_where_parameters_are_split():
     agree('luong', SETTINGS[-1:], attention='predictive', window=3)
 
 
+@pytest.mark.parametrize(('model', 'options', 'accumulate', 'settings'), [
+    ('transformer', {}, 1, [('pmap', 'data=4'), ('jit', 'data=4')]),
+    ('lstm', dict(bidirectional=True), 2, [('shard_map', 'data=4')])])
+def test_batch_normalisation_sees_every_replica(model, options, accumulate, settings):
+    """A micro-batch has statistics of its own, so that settings with as many micro-batches agree."""
+    (before, after, end), sums = trained(model, 'jit', 'data=1', accumulate, normalisation='batch', **options)
+    moved = [leaf for path, leaf in jax.tree_util.tree_flatten_with_path(jax.tree.map(np.subtract, end, after))[0]
+             if path[-1].key == 'running_mean']
+    assert moved
+    assert all(np.abs(leaf).max() > 1e-5 for leaf in moved)
+    for setting in settings:
+        (_, other, other_end), other_sums = trained(model, *setting, accumulate, normalisation='batch', **options)
+        close(jax.tree.map(lambda a, b: (a - b) / RATE, before, other),
+              jax.tree.map(lambda a, b: (a - b) / RATE, before, after), f'{setting} gradient')
+        close(other_end, end, f'{setting} parameters')
+        close(other_sums, sums, f'{setting} sums')
+
+
 def test_the_batches_would_show_a_mean_of_means():
     """Replicas and micro-batches hold unlike numbers of tokens, and of rows."""
     _, batches = data()

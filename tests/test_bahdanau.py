@@ -10,29 +10,32 @@ from seqjax.models.bahdanau import Bahdanau
 
 SMALL = dict(hidden_size=5, embedding_size=4, attention_size=7)
 MODELS = [Bahdanau(**SMALL), Bahdanau(reset='after', readout='linear', **SMALL), Bahdanau(cell='lstm', **SMALL),
-          Bahdanau(num_layers=2, **SMALL), Bahdanau(cell='lstm', num_layers=2, readout='linear', hidden_size=5)]
+          Bahdanau(num_layers=2, **SMALL), Bahdanau(cell='lstm', num_layers=2, readout='linear', hidden_size=5),
+          Bahdanau(normalisation='layer', residual=True, num_layers=2, **SMALL),
+          Bahdanau(cell='lstm', normalisation='batch', num_layers=2, **SMALL), Bahdanau(time_skip=2, **SMALL),
+          Bahdanau(cell='lstm', dilation=2, num_layers=2, **SMALL)]
 every = pytest.mark.parametrize('model', MODELS, ids=checks.name)
-some = pytest.mark.parametrize('model', [MODELS[0], MODELS[4]], ids=checks.name)
+some = pytest.mark.parametrize('model', [MODELS[0], MODELS[4], MODELS[6], MODELS[8]], ids=checks.name)
 
 
 def reference(model, p, source, tokens, query='previous'):
     """Logits (T, V) and weights (T, S) of one sentence. `query`: which decoder state the alignment is made from."""
     kind, states = model.cell, 2 if model.cell == 'lstm' else 1
-    h, _ = np_.stack(kind, p['encoder'], p['source_embedding'][source], reset=model.reset)
+    h, _ = np_.stack(kind, p['encoder'], p['source_embedding'][source], reset=model.reset, options=model)
     keys = h @ p['alignment_keys']['kernel'] + p['alignment_keys']['bias']
     carries = [np_.bridge(p[f'bridge_{n}'], h[0, model.hidden_size:], states) for n in range(model.num_layers)]
     first, logits, weights = p['decoder']['layer_0'], [], []
     for y in p['target_embedding'][tokens]:
         state = carries[0][-1]
         if query == 'current':
-            state = np_.step(kind, first, carries[0], y, reset=model.reset)[0][-1]
+            state = np_.step(kind, first, carries[0], y, reset=model.reset, options=model)[0][-1]
         a = np_.softmax(np.array([p['alignment_v'] @ np.tanh(state @ p['query_kernel'] + key) for key in keys]))
         c = a @ h
-        carries[0], seen = np_.step(kind, first, carries[0], y, c @ p['context_kernel'], model.reset)
+        carries[0], seen = np_.step(kind, first, carries[0], y, c @ p['context_kernel'], model.reset, model)
         s = seen['hidden']
         for n in range(1, model.num_layers):
-            carries[n], seen = np_.step(kind, p['decoder'][f'layer_{n}'], carries[n], s, reset=model.reset)
-            s = seen['hidden']
+            carries[n], seen = np_.step(kind, p['decoder'][f'layer_{n}'], carries[n], s, 0.0, model.reset, model, n)
+            s = seen['hidden'] + (s if model.residual else 0.0)
         t = np.concatenate([s, y, c])
         if model.readout == 'maxout':
             t = np_.maxout(t @ p['readout_layer']['kernel'] + p['readout_layer']['bias'])

@@ -161,6 +161,14 @@ def test_source_and_target_are_dropped_by_masks_of_their_own():
         assert abs((one == two).mean() - (rate ** 2 + (1 - rate) ** 2)) < 0.06
 
 
+def test_remat_recomputes_and_gives_the_same_gradients():
+    """With dropout, in both passes; T5's table, which stands outside the scan, has its gradient too."""
+    plain, remat = (run_of(positions='t5', prefix_mask='prefix', dropout=0.2, remat=remat) for remat in (False, True))
+    one, two = (run.gradient(run.params, jax.random.key(3)) for run in (plain, remat))
+    assert np.abs(one['decoder_relative']['relative_bias']).max() > 1e-2
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one, two)
+
+
 def test_learned_positions_end_and_say_so():
     run = run_of(positions='learned')
     with pytest.raises(UserError, match='of 17 tokens is longer than the 16 positions'):

@@ -26,8 +26,11 @@ LOCAL = [Luong(attention=attention, score=score, input_feeding=feeding, num_laye
          for feeding in (True, False)]
 LOCAL += [Luong(attention='monotonic', window=1, reverse_source=True, **SMALL),
           Luong(attention='predictive', window=1, score='dot', bidirectional=True, cell='gru', **SMALL)]
+MODELS += [Luong(normalisation='rms', residual=True, **SMALL), Luong(dilation=2, **SMALL),
+           Luong(cell='gru', time_skip=2, bidirectional=True, **SMALL),
+           Luong(normalisation='batch', residual=True, input_feeding=False, **SMALL)]
 every = pytest.mark.parametrize('model', MODELS + LOCAL, ids=checks.name)
-some = pytest.mark.parametrize('model', [MODELS[1], MODELS[6], MODELS[8]], ids=checks.name)
+some = pytest.mark.parametrize('model', [MODELS[n] for n in (1, 6, 8, 12, 13, 14)], ids=checks.name)
 local = pytest.mark.parametrize('model', [LOCAL[2], LOCAL[5], LOCAL[10], LOCAL[15]], ids=checks.name)
 
 
@@ -64,19 +67,20 @@ def reference(model, p, source, tokens, query='current'):
     """Logits (T, V) and weights (T, S) of one sentence. `query`: which decoder state the alignment is made from."""
     kind, states = model.cell, 2 if model.cell == 'lstm' else 1
     x = p['source_embedding'][source]
-    values, carries = np_.stack(kind, p['encoder'], x[::-1] if model.reverse_source else x, reset=model.reset)
+    values, carries = np_.stack(kind, p['encoder'], x[::-1] if model.reverse_source else x,
+                                 reset=model.reset, options=model)
     values = values[::-1] if model.reverse_source else values
     if model.bidirectional:
         carries = [np_.bridge(p[f'bridge_{n}'], np.concatenate([*last, *first]), states)
                    for n, (last, first) in enumerate(carries)]
         values = values @ p['values']['kernel'] if model.score == 'dot' else values
-    carries, fed, logits, weights = list(carries), np.zeros(model.hidden_size), [], []
+    carries, fed, logits, weights = [np_.handed(carry) for carry in carries], np.zeros(model.hidden_size), [], []
     for t, y in enumerate(p['target_embedding'][tokens], 1):
         before, more = carries[-1][-1], fed @ p['feed_kernel'] if model.input_feeding else 0.0
         for n in range(model.num_layers):
-            carries[n], seen = np_.step(kind, p['decoder'][f'layer_{n}'], carries[n], y, more, model.reset)
-            y, more = seen['hidden'], 0.0
-        h = carries[-1][-1]
+            carries[n], seen = np_.step(kind, p['decoder'][f'layer_{n}'], carries[n], y, more, model.reset, model, n)
+            y, more = seen['hidden'] + (y if n and model.residual else 0.0), 0.0
+        h = y
         state = h if query == 'current' else before
         a = align(model, p, state, values, t)
         fed = np.tanh(np.concatenate([a @ values, h]) @ p['combine_kernel'])

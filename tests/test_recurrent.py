@@ -17,9 +17,18 @@ MODELS = [
     GRU(feed='every', **SMALL), LSTM(feed='every', bidirectional=True, context='mean', **SMALL),
     LSTM(tie_embeddings=True, **SMALL), GRU(tie_embeddings=True, feed='every', **SMALL),
     GRU(tie_embeddings=True, num_layers=1, hidden_size=6),
+    # Normalised, and reaching back in time or down a layer.
+    LSTM(normalisation='layer', **SMALL), GRU(normalisation='layer', reset='after', feed='every', **SMALL),
+    RNN(normalisation='rms', residual=True, **SMALL), GRU(normalisation='rms', bidirectional=True, **SMALL),
+    LSTM(normalisation='batch', reverse_source=True, residual=True, **SMALL),
+    GRU(normalisation='batch', bidirectional=True, **SMALL), RNN(normalisation='batch', time_skip=2, **SMALL),
+    LSTM(time_skip=3, **SMALL), GRU(time_skip=2, bidirectional=True, residual=True, **SMALL),
+    RNN(dilation=3, **SMALL), LSTM(dilation=2, reverse_source=True, num_layers=3, hidden_size=4),
+    GRU(dilation=2, bidirectional=True, normalisation='layer', **SMALL),
 ]
 every = pytest.mark.parametrize('model', MODELS, ids=lambda m: f'{type(m).__name__}-{checks.name(m)}')
-some = pytest.mark.parametrize('model', [MODELS[4], MODELS[7], MODELS[8]],
+some = pytest.mark.parametrize('model', [MODELS[4], MODELS[7], MODELS[8], MODELS[17], MODELS[18], MODELS[21],
+                                                          MODELS[23]],
                                ids=lambda m: f'{type(m).__name__}-{checks.name(m)}')
 
 
@@ -27,7 +36,7 @@ def reference(model, p, source, tokens):
     """Logits (T, V) of one sentence."""
     kind, reset = model.cell.kind, model.cell.reset
     x = p['source_embedding'][source[::-1] if model.reverse_source else source]
-    outputs, carries = np_.stack(kind, p['encoder'], x, reset=reset)
+    outputs, carries = np_.stack(kind, p['encoder'], x, reset=reset, options=model)
     y = p['target_embedding'][tokens]
     if model.context == 'last':
         ends = carries[-1] if model.bidirectional else (carries[-1],)
@@ -36,8 +45,10 @@ def reference(model, p, source, tokens):
         context = outputs.mean(axis=0) if model.context == 'mean' else outputs.max(axis=0)
     if not (model.context == 'last' and not model.bidirectional and model.feed == 'once'):
         carries = [np_.bridge(p[f'bridge_{n}'], context, 2 if kind == 'lstm' else 1) for n in range(model.num_layers)]
+    else:
+        carries = [np_.handed(carry) for carry in carries]
     more = context @ p['context_input']['kernel'] if model.feed == 'every' else 0.0
-    h, _ = np_.stack(kind, p['decoder'], y, carries, more, reset)
+    h, _ = np_.stack(kind, p['decoder'], y, carries, more, reset, model)
     if model.feed == 'every':
         h = np_.maxout(h @ p['readout_hidden']['kernel'] + p['readout_hidden']['bias']
                        + y @ p['readout_embedding']['kernel'] + context @ p['readout_context']['kernel'])

@@ -15,11 +15,14 @@ from seqjax.data.batches import Batch
 from seqjax.errors import UserError
 from seqjax.models.transformer import Transformer
 
+SWITCHED = [dict(normalisation='rms'), dict(normalisation='rms', norm='after', residual=False),
+            dict(normalisation='batch'), dict(normalisation='batch', norm='after'), dict(normalisation='none'),
+            dict(normalisation='none', residual=False), dict(residual=False)]
 NORMS, TIES, POSITIONS = ('before', 'after'), ('none', 'target', 'all'), ('sinusoidal', 'none')
 
 
 @pytest.mark.parametrize('fields', [dict(norm=norm, tie=tie) for norm, tie in itertools.product(NORMS, TIES)] + [
-    dict(norm='before', positions='none'), dict(norm='after', num_heads=8, num_layers=3)], ids=name)
+    dict(norm='before', positions='none'), dict(norm='after', num_heads=8, num_layers=3), *SWITCHED], ids=name)
 def test_logits_equal_the_papers_equations(fields):
     run = compiled(**fields)
     logits = run.full(run.params, SOURCE, TOKENS)
@@ -71,9 +74,9 @@ def test_every_leaf_of_the_carry_has_one_batch_axis():
     assert differ == [[3]] * 3
 
 
-@pytest.mark.parametrize('norm', NORMS)
-def test_neighbours_and_padding_change_nothing(norm):
-    checks.neighbours_and_padding_change_nothing(compiled(norm=norm))
+@pytest.mark.parametrize('fields', [dict(norm=norm) for norm in NORMS] + SWITCHED[0:3:2], ids=name)
+def test_neighbours_and_padding_change_nothing(fields):
+    checks.neighbours_and_padding_change_nothing(compiled(**fields))
 
 
 @pytest.mark.parametrize('norm', NORMS)

@@ -29,8 +29,13 @@ def shapes_of(kind=Transformer, **fields):
 def random_params(shapes):
     """Every parameter random, biases and scales (around 1) too, or a lost one would not show."""
     rng = np.random.default_rng(0)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: jnp.asarray((path[-1].key == 'scale') + rng.normal(0, 0.5, x.shape), jnp.float32), shapes)
+
+    def draw(path, x):
+        value = (path[-1].key == 'scale') + rng.normal(0, 0.5, x.shape)
+        return jnp.asarray(0.3 + np.abs(value) if path[-1].key in ('running_var', 'running_weight') else value,
+                           jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @functools.cache

@@ -1,95 +1,15 @@
-"""Recurrent layers: the cells' equations as pure functions, and layers that scan them over time.
+"""Recurrent layers, which scan the cells of `layers/cells.py` over time, and stacks of them."""
 
-A cell sees its input already multiplied: W x + b of all time steps is one matrix product ahead of the scan, and only
-the recurrent product is left inside. A carry is a tuple of float32 (B, H) arrays whose last is the hidden state:
-(hidden,), or (cell, hidden) for an LSTM. Products run in the compute dtype and add up in float32, as the state does.
-"""
-
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from seqjax.layers.cells import GATES, Carry, Cell, Weights, multiply
 from seqjax.layers.dropout import Dropout
-
-Carry = tuple[jax.Array, ...]
-Weights = dict[str, jax.Array]
-
-
-def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel in the dtype of `kernel`, added up in float32."""
-    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
-
-
-def rnn_step(carry: Carry, projected_BG: jax.Array, weights: Weights) -> tuple[Carry, Weights]:
-    """h_t = tanh(W x_t + U h_{t-1} + b) (Elman 1990). `projected_BG` is W x_t + b; G = H."""
-    hidden_BH = jnp.tanh(projected_BG + multiply(carry[-1], weights['recurrent']))
-    return (hidden_BH,), {'hidden': hidden_BH}
-
-
-def lstm_step(carry: Carry, projected_BG: jax.Array, weights: Weights) -> tuple[Carry, Weights]:
-    """The LSTM of Zaremba et al. 2014, section 3.1. `projected_BG` is W x_t + b; G = 4H, in the order i, f, g, o.
-
-    i, f, o = sigmoid(W x_t + U h_{t-1} + b), g = tanh(W x_t + U h_{t-1} + b), c_t = f c_{t-1} + i g, h_t = o tanh(c_t).
-    """
-    cell_BH, hidden_BH = carry
-    i, f, g, o = jnp.split(projected_BG + multiply(hidden_BH, weights['recurrent']), 4, axis=-1)
-    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
-    cell_BH = f * cell_BH + i * g
-    hidden_BH = o * jnp.tanh(cell_BH)
-    return (cell_BH, hidden_BH), {'input_gate': i, 'forget_gate': f, 'candidate': g, 'output_gate': o,
-                                  'cell': cell_BH, 'hidden': hidden_BH}
-
-
-def gru_step(carry: Carry, projected_BG: jax.Array, weights: Weights) -> tuple[Carry, Weights]:
-    """The gated unit of Cho et al. 2014, equations 5 to 8. `projected_BG` is W x_t + b; G = 3H, in the order r, z, n.
-
-    r, z = sigmoid(W x_t + U h_{t-1} + b), n = tanh(W x_t + U (r h_{t-1}) + b), h_t = z h_{t-1} + (1 - z) n; n is the
-    candidate. With a 'recurrent_bias' b' in `weights` the reset gate comes after the product, as in cuDNN and torch:
-    n = tanh(W x_t + b + r (U h_{t-1} + b')), one recurrent product in place of two.
-    """
-    (hidden_BH,) = carry
-    H = hidden_BH.shape[-1]
-    recurrent_BG = multiply(hidden_BH, weights['recurrent'])
-    r, z = jnp.split(jax.nn.sigmoid(projected_BG[:, :2 * H] + recurrent_BG[:, :2 * H]), 2, axis=-1)
-    if 'recurrent_bias' in weights:
-        inner_BH = r * (recurrent_BG[:, 2 * H:] + weights['recurrent_bias'])
-    else:
-        inner_BH = multiply(r * hidden_BH, weights['recurrent_candidate'])
-    candidate_BH = jnp.tanh(projected_BG[:, 2 * H:] + inner_BH)
-    hidden_BH = z * hidden_BH + (1.0 - z) * candidate_BH
-    return (hidden_BH,), {'reset_gate': r, 'update_gate': z, 'candidate': candidate_BH, 'hidden': hidden_BH}
-
-
-STEPS: dict[str, Callable] = {'rnn': rnn_step, 'lstm': lstm_step, 'gru': gru_step}
-GATES = {'rnn': 1, 'lstm': 4, 'gru': 3}
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """Which cell, how wide, and its variant: all that a layer needs to make its parameters and take its steps."""
-
-    kind: Literal['rnn', 'lstm', 'gru']
-    hidden_size: int
-    forget_bias: float = 0.0  # LSTM: initial value of the forget gate's bias.
-    reset: Literal['before', 'after'] = 'before'  # GRU: reset gate before or after the recurrent product.
-
-    @property
-    def width(self) -> int:
-        """G, all gates side by side."""
-        return GATES[self.kind] * self.hidden_size
-
-    @property
-    def step(self) -> Callable[[Carry, jax.Array, Weights], tuple[Carry, Weights]]:
-        """The cell's equations: (carry, projected_BG, weights) -> (carry, everything there is to see)."""
-        return STEPS[self.kind]
-
-    def zeros(self, batch: int) -> Carry:
-        """The carry before the first token."""
-        return (jnp.zeros((batch, self.hidden_size), jnp.float32),) * (2 if self.kind == 'lstm' else 1)
+from seqjax.layers.normalisation import Norm
 
 
 def gatewise(init: nn.initializers.Initializer, gates: int) -> nn.initializers.Initializer:
@@ -117,7 +37,9 @@ class Recurrence(nn.Module):
 
     Kernels are drawn gate by gate: input kernels Glorot uniform, recurrent ones orthogonal (they keep a state's norm
     over many steps at any width, where the uniform(-0.08, 0.08) of Sutskever et al. 2014 was meant for 1000 units).
-    Biases are 0, and `cell.forget_bias` for the forget gate.
+    Biases are 0, and `cell.forget_bias` for the forget gate. Gains of normalisation are 1, and 0.1 for batch
+    normalisation (Cooijmans et al. 2017). Its statistics of W x are over all tokens (Laurent et al. 2016), those of U h
+    and c over the rows at one step, and the running ones are each step's own (Cooijmans et al. 2017).
     """
 
     cell: Cell
@@ -134,6 +56,15 @@ class Recurrence(nn.Module):
         self.bias = self.param('bias', self.initial_bias, (G,))
         if self.cell.kind == 'gru' and self.cell.reset == 'after':
             self.recurrent_bias = self.param('recurrent_bias', nn.initializers.zeros, (H,))
+        if self.cell.time_skip:
+            self.skip_kernel = self.param('skip_kernel', gatewise(nn.initializers.orthogonal(), gates), (H, G))
+        kind = self.cell.normalisation
+        if kind != 'none':  # b is the shift of W x and U h
+            gain = 0.1 if kind == 'batch' else 1.0
+            self.input_norm = Norm(kind, G, initial_scale=gain, parts=(2 * H, H) if self.cell.kind == 'gru' else None)
+            self.recurrent_norm = Norm(kind, G, initial_scale=gain, steps=self.cell.steps)
+            if self.cell.kind == 'lstm':
+                self.cell_norm = Norm(kind, H, kind != 'rms', gain, self.cell.steps)
 
     def initial_bias(self, key, shape):
         """Zeros, but `forget_bias` where an LSTM's forget gate is."""
@@ -146,27 +77,48 @@ class Recurrence(nn.Module):
         """Somebody wants to see the gates of this pass."""
         return self.is_mutable_collection('intermediates') and not self.is_initializing()
 
-    def project(self, inputs: jax.Array) -> jax.Array:
-        """W x + b: (..., D) to (..., G) in float32, or in bfloat16 where that is the compute dtype."""
-        kernel_DG = self.input_kernel.astype(self.dtype)
-        return (multiply(inputs, kernel_DG) + self.bias).astype(self.dtype)
+    def project(self, inputs: jax.Array, real: jax.Array | None = None) -> jax.Array:
+        """W x + b: (..., D) to (..., G) in float32, or in bfloat16 where that is the compute dtype.
+
+        Normalised, N(W x) + b; batch statistics are over the `real` (...) inputs, or all.
+        """
+        projected = multiply(inputs, self.input_kernel.astype(self.dtype))
+        if self.cell.normalisation != 'none':
+            projected = self.input_norm(projected, real)
+        return (projected + self.bias).astype(self.dtype)
 
     def weights(self) -> Weights:
-        """What the cell's step multiplies with, in the compute dtype: made once, ahead of the scan."""
+        """What the cell's step needs, in the compute dtype: made once, ahead of the scan."""
         H, kernel_HG = self.cell.hidden_size, self.recurrent_kernel.astype(self.dtype)
-        if self.cell.kind != 'gru':
-            return {'recurrent': kernel_HG}
-        if self.cell.reset == 'after':
-            return {'recurrent': kernel_HG, 'recurrent_bias': self.recurrent_bias}
-        return {'recurrent': kernel_HG[:, :2 * H], 'recurrent_candidate': kernel_HG[:, 2 * H:]}
+        weights: Weights = {'recurrent': kernel_HG}
+        if self.cell.kind == 'gru' and self.cell.reset == 'after':
+            weights['recurrent_bias'] = self.recurrent_bias
+        elif self.cell.kind == 'gru':
+            weights = {'recurrent': kernel_HG[:, :2 * H], 'recurrent_candidate': kernel_HG[:, 2 * H:]}
+        if self.cell.time_skip:
+            weights['skip'] = self.skip_kernel.astype(self.dtype)
+        return weights | {f'{name}_norm': norm.weights() for name, norm in self.norms().items()}
+
+    def norms(self) -> dict[str, Norm]:
+        """The normalisations inside the step, by the name under which the cell asks for them."""
+        if self.cell.normalisation == 'none':
+            return {}
+        return {'recurrent': self.recurrent_norm} | ({'cell': self.cell_norm} if self.cell.kind == 'lstm' else {})
+
+    def wanted(self, seen: Weights) -> Weights:
+        """Of what a step has seen, what `show` is to get of it: the scan need not keep the rest."""
+        return {name: value for name, value in seen.items() if name == 'statistics' or self.looking}
 
     def show(self, seen: Weights) -> None:
-        """Sows gates, cell and hidden states, each (B, T, H)."""
+        """Sows gates, cell and hidden states, each (B, T, H), and what batch normalisation saw at each step."""
         for name, value in seen.items():
-            self.sow('intermediates', name, value)
+            if name != 'statistics':
+                self.sow('intermediates', name, value)
+        for name, value in seen.get('statistics', {}).items():
+            self.norms()[name].note(jax.tree.map(lambda x: x[0], value))
 
     def __call__(self, inputs_BTD: jax.Array, mask_BT: jax.Array | None = None, carry: Carry | None = None,
-                 added_BG: jax.Array | None = None) -> tuple[jax.Array, Carry]:
+                 added_BG: jax.Array | None = None, real_BT: jax.Array | None = None) -> tuple[jax.Array, Carry]:
         """Runs over all of `inputs_BTD`; T = 1 with a carry is one step of decoding.
 
         Args:
@@ -174,29 +126,48 @@ class Recurrence(nn.Module):
             that padding changes nothing in either direction.
           carry: the state before the first step (the last one when reversed); None is zeros.
           added_BG: joins W x_t + b of every step, as a context that does not change over time does.
+          real_BT: tokens that count where batch statistics are taken; None is those of the mask.
 
         Returns:
           Hidden states (B, T, H) in the compute dtype and the carry after the last step.
         """
-        projected_BTG, weights, looking = self.project(inputs_BTD), self.weights(), self.looking
+        real_BT = mask_BT if real_BT is None else real_BT
+        # Steps are counted from where a row begins, so that for batch normalisation padding has to come last.
+        turned = self.reverse and self.cell.normalisation == 'batch'
+        if turned:
+            inputs_BTD = turn(inputs_BTD, mask_BT)
+        projected_BTG, weights = self.project(inputs_BTD, real_BT), self.weights()
         if added_BG is not None:
             projected_BTG = projected_BTG + added_BG[:, None]
 
         def step(carry, now):
-            projected_BG, real_B1 = now
-            new, seen = self.cell.step(carry, projected_BG, weights)
+            projected_BG, mask_B, real_B = now
+            new, seen = self.cell.step(carry, projected_BG, weights, real_B)
             hidden_BH = new[-1]
-            if real_B1 is not None:
-                new = jax.tree.map(lambda after, before: jnp.where(real_B1, after, before), new, carry)
-                hidden_BH = jnp.where(real_B1, hidden_BH, 0.0)
-            return new, (hidden_BH.astype(self.dtype), seen if looking else {})
+            if mask_B is not None:
+                new = jax.tree.map(lambda after, before: jnp.where(
+                    mask_B.reshape(-1, *(1,) * (after.ndim - 1)), after, before), new, carry)
+                hidden_BH = jnp.where(mask_B[:, None], hidden_BH, 0.0)
+            return new, (hidden_BH.astype(self.dtype), self.wanted(seen))
 
         if carry is None:
             carry = self.cell.zeros(inputs_BTD.shape[0])
-        real_BT1 = None if mask_BT is None else mask_BT[:, :, None]
-        carry, (hidden_BTH, seen) = over_time(step, carry, (projected_BTG, real_BT1), self.reverse)
+        counted_BT = real_BT if self.cell.normalisation == 'batch' else None
+        carry, (hidden_BTH, seen) = over_time(step, carry, (projected_BTG, mask_BT, counted_BT),
+                                              self.reverse and not turned)
+        if turned:
+            hidden_BTH = turn(hidden_BTH, mask_BT)
+            seen = {name: x if name == 'statistics' else turn(x, mask_BT) for name, x in seen.items()}
         self.show(seen)
         return hidden_BTH, carry
+
+
+def turn(x_BTD: jax.Array, mask_BT: jax.Array | None) -> jax.Array:
+    """The tokens of each row the other way round, padding staying where it is, behind them."""
+    if mask_BT is None:
+        return x_BTD[:, ::-1]
+    at_T, length_B1 = jnp.arange(x_BTD.shape[1]), mask_BT.sum(axis=1, keepdims=True)
+    return jnp.take_along_axis(x_BTD, jnp.where(at_T < length_B1, length_B1 - 1 - at_T, at_T)[:, :, None], axis=1)
 
 
 class Bidirectional(nn.Module):
@@ -220,7 +191,11 @@ class Bidirectional(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers on top of each other; dropout between them, never on a recurrent connection (Zaremba et al. 2014)."""
+    """Layers on top of each other; dropout between them, never on a recurrent connection (Zaremba et al. 2014).
+
+    With `residual` each layer but the first, whose input has another width, adds its input to its output (Wu et al.
+    2016, equation 6). States stay as they are. Layer l, from 0, has the dilation base^l.
+    """
 
     cell: Cell
     input_size: int
@@ -229,38 +204,41 @@ class Stack(nn.Module):
     reverse: bool = False
     dropout: float = 0.0
     dtype: str = 'float32'
+    residual: bool = False
 
     def setup(self) -> None:
         """Declares the parameters."""
         layer, width = [], self.input_size
-        for _ in range(self.num_layers):
+        for n in range(self.num_layers):
             if self.bidirectional:
-                layer.append(Bidirectional(self.cell, width, self.dtype))
+                layer.append(Bidirectional(self.cell.at(n), width, self.dtype))
             else:
-                layer.append(Recurrence(self.cell, width, self.reverse, self.dtype))
+                layer.append(Recurrence(self.cell.at(n), width, self.reverse, self.dtype))
             width = self.cell.hidden_size * (1 + self.bidirectional)
         self.layer = layer
         self.drop = Dropout(self.dropout)
 
     def __call__(self, inputs_BTD: jax.Array, mask_BT: jax.Array | None = None, carries: tuple | None = None,
-                 added_BG: jax.Array | None = None) -> tuple[jax.Array, tuple]:
-        """Top hidden states (B, T, H or 2H) and each layer's carry; `added_BG` joins the first layer's input.
+                 added_BG: jax.Array | None = None, real_BT: jax.Array | None = None) -> tuple[jax.Array, tuple]:
+        """Top outputs (B, T, H or 2H) and each layer's carry; `added_BG` joins the first layer's input.
 
         A bidirectional stack takes no carries: its backward half would have to start from the future.
         """
         if self.bidirectional:
             x_BTD, carry = self.layer[0](inputs_BTD, mask_BT)
         else:
-            x_BTD, carry = self.layer[0](inputs_BTD, mask_BT, carries and carries[0], added_BG)
-        x_BTD, above = self.above(x_BTD, mask_BT, carries and carries[1:])
+            x_BTD, carry = self.layer[0](inputs_BTD, mask_BT, carries and carries[0], added_BG, real_BT)
+        x_BTD, above = self.above(x_BTD, mask_BT, carries and carries[1:], real_BT)
         return x_BTD, (carry, *above)
 
-    def above(self, x_BTD: jax.Array, mask_BT: jax.Array | None = None,
-              carries: tuple | None = None) -> tuple[jax.Array, tuple]:
+    def above(self, x_BTD: jax.Array, mask_BT: jax.Array | None = None, carries: tuple | None = None,
+              real_BT: jax.Array | None = None) -> tuple[jax.Array, tuple]:
         """The same from the second layer on, for who has run the first (with attention inside, say)."""
         after = []
         for n, layer in enumerate(self.layer[1:]):
-            x_BTD, carry = layer(self.drop(x_BTD), mask_BT, *([carries[n]] if carries else []))
+            arguments = [] if self.bidirectional else [carries and carries[n], None, real_BT]
+            y_BTD, carry = layer(self.drop(x_BTD), mask_BT, *arguments)
+            x_BTD = x_BTD + y_BTD if self.residual else y_BTD
             after.append(carry)
         return x_BTD, tuple(after)
 
@@ -286,10 +264,10 @@ class Bridge(nn.Module):
     @nn.compact
     def __call__(self, summary_BC: jax.Array) -> Carry:
         """Maps (B, C) to a carry."""
-        states = len(self.cell.zeros(1))
+        states = self.cell.states
         projected = nn.Dense(states * self.cell.hidden_size, dtype=self.dtype, kernel_init=gatewise(
             nn.initializers.glorot_uniform(), states), name='summary')(summary_BC)
-        return tuple(jnp.split(jnp.tanh(projected.astype(jnp.float32)), states, axis=-1))
+        return self.cell.start(tuple(jnp.split(jnp.tanh(projected.astype(jnp.float32)), states, axis=-1)))
 
 
 def pool(outputs_BSH: jax.Array, mask_BS: jax.Array, how: str) -> jax.Array:

@@ -1,11 +1,11 @@
 """Transformer blocks (Vaswani et al. 2017, section 3.1), written to be scanned over layers."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from seqjax.layers.attention import CrossAttention, SelfAttention, projection_init
 from seqjax.layers.dropout import Dropout
+from seqjax.layers.normalisation import normaliser
 from seqjax.layers.positions import Relative
 
 
@@ -24,30 +24,28 @@ class FeedForward(nn.Module):
 
 
 class Residual(nn.Module):
-    """A sub-layer's surroundings: LayerNorm(x + Dropout(f(x))), or x + Dropout(f(LayerNorm(x)))."""
+    """A sub-layer's surroundings: LayerNorm(x + Dropout(f(x))), or x + Dropout(f(LayerNorm(x))).
+
+    The normalisation may be another, or none, and the connection around f may be missing.
+    """
 
     norm: str
     dropout: float
     dtype: str = 'float32'
+    normalisation: str = 'layer'
+    residual: bool = True
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, f) -> jax.Array:
-        """Applies `f` to (B, T, D) between normalisation, dropout and the residual connection."""
-        norm = LayerNorm(self.dtype, name='norm')
-        if self.norm == 'before':
-            return x_BTD + Dropout(self.dropout)(f(norm(x_BTD)))
-        return norm(x_BTD + Dropout(self.dropout)(f(x_BTD)))
+    def __call__(self, x_BTD: jax.Array, f, real_BT: jax.Array | None = None) -> jax.Array:
+        """Applies `f` to (B, T, D) between normalisation, dropout and the residual connection.
 
-
-class LayerNorm(nn.Module):
-    """Layer normalisation (Ba et al. 2016, equation 4): statistics in float32, result in the compute dtype."""
-
-    dtype: str = 'float32'
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises the last axis, then scales and shifts it."""
-        return nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32)(x).astype(self.dtype)
+        `real_BT` is where batch normalisation looks for statistics; None is everywhere.
+        """
+        norm = normaliser(self.normalisation, x_BTD.shape[-1], self.dtype, name='norm')
+        y_BTD = Dropout(self.dropout)(f(norm(x_BTD, real_BT) if self.norm == 'before' else x_BTD))
+        if self.residual:
+            y_BTD = x_BTD + y_BTD
+        return y_BTD if self.norm == 'before' else norm(y_BTD, real_BT)
 
 
 class EncoderLayer(nn.Module):
@@ -59,6 +57,8 @@ class EncoderLayer(nn.Module):
     dropout: float
     attention_dropout: float = 0.0
     dtype: str = 'float32'
+    normalisation: str = 'layer'
+    residual: bool = True
 
     @nn.compact
     def __call__(self, x_BSD: jax.Array, mask_BTS: jax.Array,
@@ -68,11 +68,12 @@ class EncoderLayer(nn.Module):
         feedforward = FeedForward(self.feedforward_size, self.dtype, name='feedforward')
 
         def residual(name):
-            return Residual(self.norm, self.dropout, self.dtype, name=name)
+            return Residual(self.norm, self.dropout, self.dtype, self.normalisation, self.residual, name=name)
 
+        real_BS = mask_BTS.any(axis=1)
         x_BSD = residual('self_attention_residual')(x_BSD, lambda x: attention(
-            x, mask_BTS, relative=relative)[0])
-        x_BSD = residual('feedforward_residual')(x_BSD, feedforward)
+            x, mask_BTS, relative=relative)[0], real_BS)
+        x_BSD = residual('feedforward_residual')(x_BSD, feedforward, real_BS)
         self.sow('intermediates', 'hidden', x_BSD)
         return x_BSD, None
 
@@ -90,11 +91,13 @@ class DecoderLayer(nn.Module):
     dropout: float
     attention_dropout: float = 0.0
     dtype: str = 'float32'
+    normalisation: str = 'layer'
+    residual: bool = True
     cross: bool = True
 
     @nn.compact
     def __call__(self, carry, memory_kv, mask_BTL: jax.Array, memory_mask_BS, position_B,
-                 relative: Relative = Relative()) -> tuple:
+                 relative: Relative = Relative(), real_BT: jax.Array | None = None) -> tuple:
         """One layer; the cache of all layers is the scan's carry, so that it is updated in place and never copied.
 
         Args:
@@ -105,6 +108,7 @@ class DecoderLayer(nn.Module):
           memory_mask_BS: True on real source tokens; without `cross`, None.
           position_B: where each row's next token goes in the cache; None without a cache.
           relative: the positions, where self-attention knows them.
+          real_BT: True on tokens that batch normalisation counts; None where it counts all.
 
         Returns:
           The carry, and where `x_BTD` is the source its keys and values, each (B, S, H, K); else None.
@@ -115,7 +119,7 @@ class DecoderLayer(nn.Module):
         feedforward = FeedForward(self.feedforward_size, self.dtype, name='feedforward')
 
         def residual(name):
-            return Residual(self.norm, self.dropout, self.dtype, name=name)
+            return Residual(self.norm, self.dropout, self.dtype, self.normalisation, self.residual, name=name)
 
         def attend(x):
             nonlocal kept
@@ -123,11 +127,11 @@ class DecoderLayer(nn.Module):
                                 None if self.cross else memory_kv)
             return y
 
-        x_BTD = residual('self_attention_residual')(x_BTD, attend)
+        x_BTD = residual('self_attention_residual')(x_BTD, attend, real_BT)
         if self.cross:
             cross = CrossAttention(self.num_heads, self.attention_dropout, self.dtype, name='cross_attention')
-            x_BTD = residual('cross_attention_residual')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS))
-        x_BTD = residual('feedforward_residual')(x_BTD, feedforward)
+            x_BTD = residual('cross_attention_residual')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS), real_BT)
+        x_BTD = residual('feedforward_residual')(x_BTD, feedforward, real_BT)
         self.sow('intermediates', 'hidden', x_BTD)
         cache = None if cache is None else kept
         return (x_BTD, cache, layer + 1), (kept if memory_kv is None else None)

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqjax.layers.alignment import additive_scores, attend
+from seqjax.layers.cells import Cell, multiply
 from seqjax.layers.dropout import Dropout
-from seqjax.layers.recurrence import Bridge, Cell, Stack, multiply, over_time
-from seqjax.models.contract import Translator
+from seqjax.layers.recurrence import Bridge, Stack, over_time
+from seqjax.models.stacks import Stacked
 from seqjax.options import option
 
 __all__ = ['Bahdanau']
 PAD = 0
 
 
-class Bahdanau(Translator):
+class Bahdanau(Stacked):
     """Joint alignment and translation (Bahdanau et al. 2015).
 
     A bidirectional encoder; e_ij = v^T tanh(W_a s_{i-1} + U_a h_j) from the state *before* step i (A.1.2), a =
@@ -47,14 +48,15 @@ class Bahdanau(Translator):
         """Declares the parameters."""
         H, E = self.hidden_size, self.embedding_size or self.hidden_size
         A = self.attention_size or H
-        cell = Cell(self.cell, H, self.forget_bias, self.reset)
+        cell = self.stacked(Cell(self.cell, H, self.forget_bias, self.reset))
         init, glorot = nn.initializers.normal(E ** -0.5), nn.initializers.glorot_uniform()
         self.source_embedding = self.param('source_embedding', init, (self.source_size, E))
         self.target_embedding = self.param('target_embedding', init, (self.target_size, E))
-        fields = dict(cell=cell, num_layers=self.num_layers, dropout=self.dropout, dtype=self.dtype)
+        fields = dict(cell=cell, num_layers=self.num_layers, dropout=self.dropout, dtype=self.dtype,
+                      residual=self.residual)
         self.encoder = Stack(input_size=E, bidirectional=True, **fields)
         self.decoder = Stack(input_size=E, **fields)
-        self.bridge = [Bridge(cell, self.dtype) for _ in range(self.num_layers)]
+        self.bridge = [Bridge(cell.at(n), self.dtype) for n in range(self.num_layers)]
         self.alignment_keys = nn.Dense(A, dtype=self.dtype)
         self.query_kernel = self.param('query_kernel', glorot, (H, A))
         self.alignment_v = self.param('alignment_v', nn.initializers.normal(A ** -0.5), (A,))
@@ -86,7 +88,8 @@ class Bahdanau(Translator):
         """Logits (B, T, V) and each layer's state after the last token."""
         carry = self.start(memory, tokens_BT.shape[1]) if carry is None else carry
         embedded_BTE = self.embed(self.target_embedding, tokens_BT)
-        hidden_BTH, context_BTD, carry = self.attend_over_time(embedded_BTE, memory, carry)
+        real_BT = self.counted(tokens_BT, memory)
+        hidden_BTH, context_BTD, carry = self.attend_over_time(embedded_BTE, memory, carry, real_BT)
         x_BTD = jnp.concatenate([self.drop(hidden_BTH), embedded_BTE, self.drop(context_BTD)], axis=-1)
         if self.readout == 'maxout':
             x_BTD = self.readout_layer(x_BTD)
@@ -95,23 +98,24 @@ class Bahdanau(Translator):
                                 preferred_element_type=jnp.float32) + self.output_bias
         return logits_BTV, carry
 
-    def attend_over_time(self, embedded_BTE, memory, carry):
+    def attend_over_time(self, embedded_BTE, memory, carry, real_BT):
         """The scan over target tokens: top states (B, T, H), contexts (B, T, 2H), and the carry."""
         first = self.decoder.layer[0]
-        projected_BTG, weights, looking = first.project(embedded_BTE), first.weights(), first.looking
+        projected_BTG, weights, looking = first.project(embedded_BTE, real_BT), first.weights(), first.looking
         query_HA, context_DG = self.query_kernel.astype(self.dtype), self.context_kernel.astype(self.dtype)
 
-        def step(carry, projected_BG):
+        def step(carry, now):
+            projected_BG, real_B = now
             scores_B1S = additive_scores(multiply(carry[-1], query_HA)[:, None], memory['keys'], self.alignment_v)
             context_B1D, weights_B1S = attend(scores_B1S, memory['values'], memory['mask'])
-            carry, seen = first.cell.step(carry, projected_BG + multiply(context_B1D[:, 0], context_DG), weights)
+            carry, seen = first.cell.step(carry, projected_BG + multiply(context_B1D[:, 0], context_DG), weights,
+                                          real_B)
             hidden_BH = carry[-1].astype(self.dtype)
-            return carry, (hidden_BH, context_B1D[:, 0], (weights_B1S[:, 0], seen) if looking else None)
+            return carry, (hidden_BH, context_B1D[:, 0], weights_B1S[:, 0] if looking else None, first.wanted(seen))
 
-        after, (hidden_BTH, context_BTD, shown) = over_time(step, carry[0], projected_BTG)
+        after, (hidden_BTH, context_BTD, weights_BTS, seen) = over_time(step, carry[0], (projected_BTG, real_BT))
         if looking:
-            weights_BTS, seen = shown
             self.sow('intermediates', 'decoder/cross_attention', weights_BTS[None, :, None])
-            first.show(seen)
-        hidden_BTH, above = self.decoder.above(hidden_BTH, carries=carry[1:])
+        first.show(seen)
+        hidden_BTH, above = self.decoder.above(hidden_BTH, carries=carry[1:], real_BT=real_BT)
         return hidden_BTH, context_BTD, (after, *above)

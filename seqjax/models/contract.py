@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from seqjax.options import from_data
 
-BOS = 1
+PAD, BOS, EOS = 0, 1, 2
 
 
 class Translator(nn.Module):
@@ -84,3 +84,10 @@ def shown(sown: Any) -> dict[str, jax.Array]:
 def shift_right(target_BT: jax.Array) -> jax.Array:
     """Decoder inputs: BOS, then the target without its last column."""
     return jax.numpy.pad(target_BT[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
+
+
+def counted(tokens_BT: jax.Array, mask_BS: jax.Array) -> jax.Array:
+    """True on decoder inputs behind which there is a token to predict, of rows that have a source: what counts where
+    statistics are taken over a batch. Behind EOS comes padding.
+    """
+    return (tokens_BT != PAD) & (tokens_BT != EOS) & mask_BS.any(axis=1, keepdims=True)

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from seqjax.errors import UserError
 from seqjax.layers.dropout import Dropout
-from seqjax.layers.transformer import DecoderLayer, LayerNorm
+from seqjax.layers.normalisation import normaliser
+from seqjax.layers.transformer import DecoderLayer
 from seqjax.models.contract import shift_right, shown
 from seqjax.models.transformer import PAD, Transformer
 from seqjax.options import option
@@ -34,6 +36,13 @@ class DecoderOnly(Transformer):
     prefix_mask: Literal['causal', 'prefix'] = option(
         'causal', 'what a source token sees: those before it, or the whole source')
 
+    def check(self) -> None:
+        """Refuses batch statistics, besides what the Transformer refuses."""
+        super().check()
+        if self.normalisation == 'batch':
+            raise UserError('--model.normalisation=batch takes one batch of tokens, and source and target pass through '
+                            'the stack one after the other; choose layer, rms or none')
+
     def setup(self):
         """Parameters and layers."""
         self.tables()
@@ -41,10 +50,10 @@ class DecoderOnly(Transformer):
         if self.positions == 'learned':
             self.joint_positions = self.table('position_embedding', self.source_length + self.target_length)
         self.decoder_relative = self.relative(self.prefix_mask == 'prefix')
-        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 4 * (nn.broadcast,))(**self.layer_fields(), cross=False)
+        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 5 * (nn.broadcast,))(**self.layer_fields(), cross=False)
         self.embedding_dropout = Dropout(self.dropout)
         if self.norm == 'before':
-            self.decoder_norm = LayerNorm(self.dtype)
+            self.decoder_norm = normaliser(self.normalisation, self.hidden_size, self.dtype)
 
     def encode(self, source_BS: jax.Array) -> Any:
         """The source's mask (B, S) and its keys and values in every layer (N, B, S, H, K)."""
@@ -53,7 +62,7 @@ class DecoderOnly(Transformer):
         visible_SS = jnp.ones((S, S), bool) if self.prefix_mask == 'prefix' else jnp.tri(S, dtype=bool)
         x_BSD = self.embed(self.source_embedding, source_BS, jnp.zeros((1, 1), jnp.int32), S, self.joint_positions)
         _, (keys, values) = self.decoder((x_BSD, None, jnp.zeros((), jnp.int32)), None, mask_BS[:, None] & visible_SS,
-                                         None, None, self.decoder_relative(where_1S, where_1S))
+                                         None, None, self.decoder_relative(where_1S, where_1S), None)
         return {'mask': mask_BS, 'keys': keys, 'values': values}
 
     def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
@@ -74,7 +83,7 @@ class DecoderOnly(Transformer):
         x_BTD = self.embed(self.target_embedding, tokens_BT, begin_B1 + position_B1, S + length, self.joint_positions)
         (x_BTD, cache, _), _ = self.decoder(
             (x_BTD, cache, jnp.zeros((), jnp.int32)), (memory['keys'], memory['values']), mask_BTL, None, position_B,
-            self.decoder_relative(begin_B1 + slot_BT, where_BL))
+            self.decoder_relative(begin_B1 + slot_BT, where_BL), None)
         if carry is not None:
             carry = {'keys': cache[0], 'values': cache[1], 'position': position_B + T}
         return self.logits(x_BTD), carry

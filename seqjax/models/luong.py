@@ -17,16 +17,17 @@ from seqjax.layers.alignment import (
     reachable,
     window,
 )
+from seqjax.layers.cells import Cell, multiply
 from seqjax.layers.dropout import Dropout
-from seqjax.layers.recurrence import Bridge, Cell, Stack, multiply, over_time
-from seqjax.models.contract import Translator
+from seqjax.layers.recurrence import Bridge, Stack, over_time
+from seqjax.models.stacks import Stacked
 from seqjax.options import option
 
 __all__ = ['Luong']
 PAD = 0
 
 
-class Luong(Translator):
+class Luong(Stacked):
     """Global and local attention (Luong et al. 2015).
 
     A stacked encoder and decoder. The decoder's top state h_t, of *this* step, is scored against the source (section
@@ -68,18 +69,26 @@ class Luong(Translator):
                                                when={'cell': ('gru',)})
     dtype: Literal['float32', 'bfloat16'] = option('float32', 'compute dtype; parameters and states stay float32')
 
+    def check(self) -> None:
+        """Refuses batch statistics of what input feeding makes known only step by step."""
+        super().check()
+        if self.normalisation == 'batch' and self.input_feeding:
+            raise UserError('--model.normalisation=batch takes statistics over all steps of an input, which input '
+                            'feeding makes one by one; set --model.input_feeding=false, or choose layer or rms')
+
     def setup(self) -> None:
         """Declares the parameters."""
         H, E = self.hidden_size, self.embedding_size or self.hidden_size
-        cell = Cell(self.cell, H, self.forget_bias, self.reset)
+        cell = self.stacked(Cell(self.cell, H, self.forget_bias, self.reset))
         init, glorot = nn.initializers.normal(E ** -0.5), nn.initializers.glorot_uniform()
         self.source_embedding = self.param('source_embedding', init, (self.source_size, E))
         self.target_embedding = self.param('target_embedding', init, (self.target_size, E))
-        fields = dict(cell=cell, input_size=E, num_layers=self.num_layers, dropout=self.dropout, dtype=self.dtype)
+        fields = dict(cell=cell, input_size=E, num_layers=self.num_layers, dropout=self.dropout, dtype=self.dtype,
+                      residual=self.residual)
         self.encoder = Stack(bidirectional=self.bidirectional, reverse=self.reverse_source, **fields)
         self.decoder = Stack(**fields)
         if self.bidirectional:
-            self.bridge = [Bridge(cell, self.dtype) for _ in range(self.num_layers)]
+            self.bridge = [Bridge(cell.at(n), self.dtype) for n in range(self.num_layers)]
             if self.score == 'dot':
                 self.values = nn.Dense(H, use_bias=False, dtype=self.dtype)
         wide = 2 * H if self.bidirectional and self.score != 'dot' else H
@@ -115,10 +124,12 @@ class Luong(Translator):
         mask_BS = source_BS != PAD
         values_BSD, states = self.encoder(self.embed(self.source_embedding, source_BS), mask_BS)
         if self.bidirectional:
-            states = tuple(bridge(jnp.concatenate([*last, *first], axis=-1))
+            now = self.decoder.cell.now
+            states = tuple(bridge(jnp.concatenate([*now(last), *now(first)], axis=-1))
                            for bridge, (last, first) in zip(self.bridge, states))
             if self.score == 'dot':
                 values_BSD = self.values(values_BSD)
+        states = tuple(self.decoder.cell.handed(state) for state in states)
         memory = {'values': values_BSD, 'mask': mask_BS, 'states': states}
         if self.attention == 'predictive':
             memory['length'] = mask_BS.sum(axis=1)
@@ -142,7 +153,8 @@ class Luong(Translator):
         if self.input_feeding:
             attentional_BTH, seen, carry = self.feed_over_time(embedded_BTE, memory, carry)
         else:
-            hidden_BTH, states = self.decoder(embedded_BTE, None, carry['states'])
+            hidden_BTH, states = self.decoder(embedded_BTE, None, carry['states'], None,
+                                              self.counted(tokens_BT, memory))
             attentional_BTH, seen = self.look(hidden_BTH, memory, carry)
             carry = self.after(carry, states, attentional_BTH)
         if seen is not None:
@@ -199,17 +211,17 @@ class Luong(Translator):
 
         def step(carry, now):
             projected_BG, masks = now
-            states, shown = [], []
+            states, shown, below_BH = [], [], None
             for n, layer in enumerate(layers):
                 if n:
-                    below_BH = states[-1][-1]
                     projected_BG = layer.project(below_BH if masks[n - 1] is None else below_BH * masks[n - 1])
                 else:
                     projected_BG = projected_BG + multiply(carry['fed'], feed_HG)
                 state, seen = layer.cell.step(carry['states'][n], projected_BG, recurrent[n])
                 states.append(state)
-                shown.append(seen)
-            attentional_B1H, seen = self.look(states[-1][-1][:, None].astype(self.dtype), memory, carry)
+                shown.append(layer.wanted(seen))
+                below_BH = state[-1] + below_BH if n and self.residual else state[-1]
+            attentional_B1H, seen = self.look(below_BH[:, None].astype(self.dtype), memory, carry)
             seen = jax.tree.map(lambda x: x[:, 0], seen)
             carry = self.after(carry, tuple(states), attentional_B1H)
             return carry, (attentional_B1H[:, 0], (seen, shown) if looking else None)

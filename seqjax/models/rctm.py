@@ -8,9 +8,10 @@ import numpy as np
 from flax import linen as nn
 
 from seqjax.errors import UserError
+from seqjax.layers.cells import Cell
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.ngrams import Fold, Unfold, depth, span
-from seqjax.layers.recurrence import Cell, Stack
+from seqjax.layers.recurrence import Stack
 from seqjax.models.contract import Translator
 from seqjax.options import option
 

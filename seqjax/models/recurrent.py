@@ -6,16 +6,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from seqjax.layers.cells import Cell
 from seqjax.layers.dropout import Dropout
-from seqjax.layers.recurrence import Bridge, Cell, Stack, pool
-from seqjax.models.contract import Translator
+from seqjax.layers.recurrence import Bridge, Stack, pool
+from seqjax.models.stacks import Stacked
 from seqjax.options import option
 
 __all__ = ['GRU', 'LSTM', 'RNN']
 PAD = 0
 
 
-class Recurrent(Translator):
+class Recurrent(Stacked):
     """A recurrent encoder that reads the source into its state, and a recurrent decoder that goes on from there.
 
     With context 'last', a one-way encoder and feed 'once', the decoder starts in the encoder's final state, layer by
@@ -52,14 +53,16 @@ class Recurrent(Translator):
         every, init = self.feed == 'every', nn.initializers.normal(E ** -0.5)
         self.source_embedding = self.param('source_embedding', init, (self.source_size, E))
         self.target_embedding = self.param('target_embedding', init, (self.target_size, E))
-        fields = dict(cell=self.cell, input_size=E, num_layers=self.num_layers, dropout=self.dropout, dtype=self.dtype)
+        cell = self.stacked(self.cell)
+        fields = dict(cell=cell, input_size=E, num_layers=self.num_layers, dropout=self.dropout, dtype=self.dtype,
+                      residual=self.residual)
         self.encoder = Stack(bidirectional=self.bidirectional, reverse=self.reverse_source, **fields)
         self.decoder = Stack(**fields)
         self.drop = Dropout(self.dropout)
         if not self.continues:
-            self.bridge = [Bridge(self.cell, self.dtype) for _ in range(self.num_layers)]
+            self.bridge = [Bridge(cell.at(n), self.dtype) for n in range(self.num_layers)]
         if every:
-            self.context_input = nn.Dense(self.cell.width, use_bias=False, dtype=self.dtype)
+            self.context_input = nn.Dense(cell.width, use_bias=False, dtype=self.dtype)
             self.readout_hidden = nn.Dense(2 * E, dtype=self.dtype)
             self.readout_embedding = nn.Dense(2 * E, use_bias=False, dtype=self.dtype)
             self.readout_context = nn.Dense(2 * E, use_bias=False, dtype=self.dtype)
@@ -76,16 +79,20 @@ class Recurrent(Translator):
         return self.drop(table_VE[tokens_BT].astype(self.dtype))
 
     def encode(self, source_BS: jax.Array) -> Any:
-        """The decoder's first state, {'states': a carry for each layer}, or what it is made of, {'context': (B, C)}."""
+        """The decoder's first state, {'states': a carry for each layer}, or what it is made of, {'context': (B, C)}.
+
+        With batch normalisation also the source's 'mask' (B, S).
+        """
         mask_BS = source_BS != PAD
         # Right to left within each row's length is the scan reversed: padding comes first then, and changes no state.
         outputs_BSH, carries = self.encoder(self.embed(self.source_embedding, source_BS), mask_BS)
+        memory = {'mask': mask_BS} if self.normalisation == 'batch' else {}
         if self.continues:
-            return {'states': carries}
+            return memory | {'states': tuple(self.decoder.cell.handed(carry) for carry in carries)}
         if self.context != 'last':
-            return {'context': pool(outputs_BSH, mask_BS, self.context)}
+            return memory | {'context': pool(outputs_BSH, mask_BS, self.context)}
         top = carries[-1] if self.bidirectional else (carries[-1],)
-        return {'context': jnp.concatenate([carry[-1] for carry in top], axis=-1).astype(self.dtype)}
+        return memory | {'context': jnp.concatenate([carry[-1] for carry in top], axis=-1).astype(self.dtype)}
 
     def start(self, memory: Any, max_length: int) -> Any:
         """A carry for each decoder layer; it takes the same room whatever `max_length` is."""
@@ -98,7 +105,7 @@ class Recurrent(Translator):
         carry = self.start(memory, tokens_BT.shape[1]) if carry is None else carry
         embedded_BTE = self.embed(self.target_embedding, tokens_BT)
         added_BG = self.context_input(memory['context']) if self.feed == 'every' else None
-        hidden_BTH, carry = self.decoder(embedded_BTE, None, carry, added_BG)
+        hidden_BTH, carry = self.decoder(embedded_BTE, None, carry, added_BG, self.counted(tokens_BT, memory))
         return self.readout(self.drop(hidden_BTH), embedded_BTE, memory), carry
 
     def readout(self, hidden_BTH, embedded_BTE, memory):

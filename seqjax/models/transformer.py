@@ -9,9 +9,10 @@ from flax import linen as nn
 from seqjax.errors import UserError
 from seqjax.layers.attention import MemoryProjection
 from seqjax.layers.dropout import Dropout
+from seqjax.layers.normalisation import normaliser
 from seqjax.layers.positions import Positions, RelativePositions, sinusoids
-from seqjax.layers.transformer import DecoderLayer, EncoderLayer, LayerNorm
-from seqjax.models.contract import Translator
+from seqjax.layers.transformer import DecoderLayer, EncoderLayer
+from seqjax.models.contract import Translator, counted
 from seqjax.options import option
 
 __all__ = ['Transformer']
@@ -35,7 +36,11 @@ class Transformer(Translator):
     dropout: float = option(0.1, 'probability of dropping a unit', at_least=0.0, below=1.0)
     attention_dropout: float = option(0.0, 'probability of dropping an attention weight (not in the paper)',
                                       at_least=0.0, below=1.0)
-    norm: Literal['before', 'after'] = option('before', 'LayerNorm before each sub-layer, or after as in the paper')
+    normalisation: Literal['layer', 'rms', 'batch', 'none'] = option(
+        'layer', 'normalisation: Ba 2016, Zhang and Sennrich 2019, Ioffe and Szegedy 2015, or none')
+    norm: Literal['before', 'after'] = option('before', 'normalise before each sub-layer, or after as in the paper',
+                                              when={'normalisation': ('layer', 'rms', 'batch')})
+    residual: bool = option(True, 'a residual connection around each sub-layer')
     positions: Positions = option('sinusoidal', 'position encoding; learned ones end at the longest sentence that '
                                   'the task admits')
     tie: Literal['none', 'target', 'all'] = option(
@@ -89,21 +94,23 @@ class Transformer(Translator):
         self.target_positions = self.table('target_position_embedding', self.target_length) if learned else None
         self.encoder_relative, self.decoder_relative = self.relative(True), self.relative(False)
         self.encoder = self.stack(EncoderLayer, in_axes=nn.broadcast)(**self.layer_fields())
-        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 4 * (nn.broadcast,))(**self.layer_fields())
+        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 5 * (nn.broadcast,))(**self.layer_fields())
         self.memory = MemoryProjection(self.num_layers, self.num_heads, self.dtype)
         self.embedding_dropout = Dropout(self.dropout)
         if self.norm == 'before':
-            self.encoder_norm, self.decoder_norm = LayerNorm(self.dtype), LayerNorm(self.dtype)
+            self.encoder_norm, self.decoder_norm = (normaliser(self.normalisation, self.hidden_size, self.dtype)
+                                                    for _ in range(2))
 
     def layer_fields(self):
         """What every layer is told."""
         return dict(num_heads=self.num_heads, feedforward_size=self.feedforward_size, norm=self.norm,
-                    dropout=self.dropout, attention_dropout=self.attention_dropout, dtype=self.dtype)
+                    dropout=self.dropout, attention_dropout=self.attention_dropout, dtype=self.dtype,
+                    normalisation=self.normalisation, residual=self.residual)
 
     def stack(self, layer, in_axes):
         """`layer`, scanned over num_layers: one compiled body however deep the stack is."""
         body = nn.remat(layer, prevent_cse=False) if self.remat else layer
-        return nn.scan(body, variable_axes={'params': 0, 'intermediates': 0}, length=self.num_layers,
+        return nn.scan(body, variable_axes={'params': 0, 'intermediates': 0, 'statistics': 0}, length=self.num_layers,
                        split_rngs={'params': True, 'dropout': True}, in_axes=in_axes)
 
     def embed(self, table_VD, tokens_BT, position_B1, length, learned_LD):
@@ -132,7 +139,7 @@ class Transformer(Translator):
         where_1S = jnp.arange(S)[None]
         x_BSD, _ = self.encoder(x_BSD, mask_BS[:, None, :], self.encoder_relative(where_1S, where_1S))
         if self.norm == 'before':
-            x_BSD = self.encoder_norm(x_BSD)
+            x_BSD = self.encoder_norm(x_BSD, mask_BS)
         keys, values = self.memory(x_BSD)
         return {'mask': mask_BS, 'keys': keys, 'values': values}
 
@@ -155,18 +162,18 @@ class Transformer(Translator):
         where_BT, slots_L = position_B1 + jnp.arange(T), jnp.arange(length)
         mask_BTL = slots_L <= where_BT[:, :, None]
         x_BTD = self.embed(self.target_embedding, tokens_BT, position_B1, length, self.target_positions)
-        relative = self.decoder_relative(where_BT, slots_L[None])
+        relative, real_BT = self.decoder_relative(where_BT, slots_L[None]), counted(tokens_BT, memory['mask'])
         (x_BTD, cache, _), _ = self.decoder(
             (x_BTD, cache, jnp.zeros((), jnp.int32)), (memory['keys'], memory['values']), mask_BTL, memory['mask'],
-            position_B, relative)
+            position_B, relative, real_BT)
         if carry is not None:
             carry = {'keys': cache[0], 'values': cache[1], 'position': position_B + T}
-        return self.logits(x_BTD), carry
+        return self.logits(x_BTD, real_BT), carry
 
-    def logits(self, x_BTD):
+    def logits(self, x_BTD, real_BT=None):
         """Logits (B, T, V) of the decoder's top states, in float32."""
         if self.norm == 'before':
-            x_BTD = self.decoder_norm(x_BTD)
+            x_BTD = self.decoder_norm(x_BTD, real_BT)
         return jnp.einsum('BTD,VD->BTV', x_BTD, self.output_embedding.astype(self.dtype),
                           preferred_element_type=jnp.float32)
 

@@ -1,6 +1,6 @@
 """Losses over sequences, as sums and counts: whoever has all of a batch divides, once."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -59,3 +59,13 @@ def cross_entropy(logits_BTV: jax.Array, target_BT: jax.Array, weight_B: jax.Arr
     report = {'nll': (jax.lax.stop_gradient(nll_BT * weight_BT).sum(), count),
               'accuracy': ((right_BT * weight_BT).sum(), count)}
     return objective, report
+
+
+def observed(collections: Any) -> Sums:
+    """What a model saw of a batch for its running means, its collection 'statistics', as report terms.
+
+    Returns:
+      {path of the parameter: (sum, count)}, arrays of the parameter's shape; the learner knows them by their names.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(collections.get('statistics', {}), is_leaf=lambda x: type(x) is tuple)
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): pair for path, pair in leaves[0]}

@@ -11,7 +11,7 @@ from seqjax.data.batches import Shape, choose_shapes
 from seqjax.data.vocabulary import BOS, Ragged, Vocabulary
 from seqjax.errors import UserError
 from seqjax.options import option
-from seqjax.tasks.losses import cross_entropy
+from seqjax.tasks.losses import cross_entropy, observed
 from seqjax.tasks.scheduled_sampling import ScheduledSampling
 
 Text = tuple[list[str], list[str]]  # sources and targets, line by line
@@ -139,6 +139,8 @@ class Translation(ScheduledSampling):
         if rng is not None and self.sampling != 'none':
             revise, forcing = self.revision(model, params, batch, rng, step)
             revision = (revise,)
-        logits_BTV = model.apply({'params': params}, batch.source, tokens_BT, *revision, rngs=rngs)
+        # In training batch normalisation looks at the batch, and says what it saw; in evaluation it does not.
+        logits_BTV, seen = model.apply({'params': params}, batch.source, tokens_BT, *revision, rngs=rngs,
+                                       mutable=[] if rng is None else ['statistics'])
         objective, report = cross_entropy(logits_BTV, batch.target, batch.weight, self.label_smoothing)
-        return objective, report | forcing
+        return objective, report | forcing | observed(seen)

@@ -90,12 +90,12 @@ class Optimizer:
 
 
 def decayed(params: Any) -> Any:
-    """True for each leaf that weight decay shrinks: matrices, but no bias and no normalisation's scale.
+    """True for each leaf that weight decay shrinks: matrices, but no bias, no normalisation's scale, no running mean.
 
     The name decides as well as the shape, since a scanned stack's biases (N, D) look like a matrix.
     """
     def matrix(path: tuple, leaf: jax.Array) -> bool:
         name = jax.tree_util.keystr(path[-1:], simple=True)
-        return leaf.ndim >= 2 and not re.search('(bias|scale)$', name)
+        return leaf.ndim >= 2 and not re.search('(bias|scale|running_[a-z]+)$', name)
 
     return jax.tree_util.tree_map_with_path(matrix, params)

@@ -30,11 +30,14 @@ class GradientDescent:
     Args:
       initialise: key -> params.
       loss: (params, batch, rng, step) -> (objective, report), two Sums. Only the objective is optimised. `rng` is None
-        where dropout is off; `step` counts updates from 1.
+        where dropout is off; `step` counts updates from 1. A report term that bears the path of a parameter
+        ('encoder/norm/running_mean') is what the batch has seen of it, arrays of the parameter's shape: the parameter
+        has no gradient, and is the running mean of sum/count over updates.
       optimizer: from `Optimizer.build`.
       schedule: update number, from 1 -> learning rate; only reported, the optimizer holds its own.
       seed: of dropout.
       accumulate: micro-batches to an update; divides every replica's share of the batch.
+      decay: of running means, an update.
     """
 
     initialise: Callable[[jax.Array], Any]
@@ -43,6 +46,7 @@ class GradientDescent:
     schedule: Callable[[jax.Array], jax.Array]
     seed: int
     accumulate: int = 1
+    decay: float = 0.99
 
     def init(self, rng: jax.Array, data: Any = None) -> State:
         """The state before the first update; gradient descent does not look at the data."""
@@ -95,10 +99,27 @@ class GradientDescent:
 
         gradients, terms = everywhere((gradients, terms))
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
+        params, terms = self._run(state.params, optax.apply_updates(state.params, updates), terms)
         one = jnp.ones((), jnp.float32)
         terms |= {'gradient_norm': (optax.global_norm(gradients), one),
                   'learning_rate': (jnp.asarray(self.schedule(number), jnp.float32), one)}
-        return State(number, optax.apply_updates(state.params, updates), opt_state), terms
+        return State(number, params, opt_state), terms
+
+    def _run(self, before: Any, after: Any, terms: Sums) -> tuple[Any, Sums]:
+        """`after` an update, its running means moved from `before` by what was seen of them; and the other terms.
+
+        An entry that nobody has seen this time stays as it is.
+        """
+        terms = dict(terms)
+
+        def move(path: tuple, old: jax.Array, new: jax.Array) -> jax.Array:
+            total, count = terms.pop(jax.tree_util.keystr(path, simple=True, separator='/'), (None, None))
+            if total is None:
+                return new
+            mean = total / jnp.where(count == 0, 1, count)
+            return jnp.where(count == 0, old, self.decay * old + (1 - self.decay) * mean)
+
+        return jax.tree_util.tree_map_with_path(move, before, after), terms
 
     def finish(self, state: State, data: Any) -> State:
         """What is left to do when a pass over the data ends: nothing."""
