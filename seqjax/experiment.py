@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from seqjax.decoding.options import Decoding
+from seqjax.errors import UserError
 from seqjax.options import check_value, options
 from seqjax.training.optimizer import Optimizer
 from seqjax.training.training import Training
@@ -21,9 +22,9 @@ class Experiment:
 
     task: Any
     model: Any
-    optimizer: Optimizer = Optimizer()
+    optimizer: Any = Optimizer()  # or Counting, for a model that learns by counting
     training: Training = Training()
-    decoding: Decoding = Decoding()
+    decoding: Any = Decoding()  # or PhraseDecoding, for a model that searches phrases
 
     def __post_init__(self):
         for group in GROUPS:
@@ -32,6 +33,15 @@ class Experiment:
                 check_value(f'--{group}.{field.name}', getattr(config, field.name), field)
             if hasattr(config, 'check'):
                 config.check()
+        self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        """A model that counts has an optimizer that counts, one that searches phrases a decoding of phrases."""
+        for group, kind in (('optimizer', 'learner'), ('decoding', 'searches')):
+            wanted, got = (getattr(part, kind) for part in (self.model, getattr(self, group)))
+            if wanted != got:
+                raise UserError(f'{type(self.model).__name__} and {type(getattr(self, group)).__name__} do not go '
+                                f'together ({kind}: {wanted}, {got}); take the {group} of a recipe in experiments/')
 
     def replace(self, group: str, **values) -> 'Experiment':
         """A copy in which fields of one group have other values."""

@@ -22,7 +22,7 @@ def plan(experiment: Experiment, say: Callable[[str], None] = print) -> dict[str
     batches = plan_batches(experiment, data)
     ready = prepare(experiment, data.codec)
     steps = experiment.training.total_steps(batches.batches_per_epoch)
-    learner, placement = ready.learner(steps), ready.placement
+    learner, placement = ready.learner(steps, batches.batches_per_epoch), ready.placement
     state = ready.abstract_state(learner)
     for name, value in flat(ready.experiment).items():
         say(f'--{name}={unparse(value)}')

@@ -13,8 +13,9 @@ from seqjax.errors import UserError
 from seqjax.experiment import Experiment
 from seqjax.tasks.translation import Codec, Data
 from seqjax.training.checkpoint import Checkpoints
+from seqjax.training.em import ExpectationMaximisation
 from seqjax.training.parallel import Placement
-from seqjax.training.step import GradientDescent, State
+from seqjax.training.step import GradientDescent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,16 @@ class Prepared:
         tokens = np.ones((1, 2), np.int32)
         return self.experiment.model.init(rng, tokens, tokens)['params']
 
-    def learner(self, steps: int) -> GradientDescent:
-        """What learns, over `steps` updates."""
+    def learner(self, steps: int, batches_per_epoch: int = 1) -> Any:
+        """What learns over `steps` updates, of which `batches_per_epoch` see all of the training split.
+
+        It has `init(rng) -> state`, `step(state, batch, axis) -> (state, sums)` and `finish(params, data) -> tables`;
+        a state has `step` and `params`.
+        """
         task, training = self.experiment.task, self.experiment.training
+        if self.experiment.optimizer.learner == 'counts':
+            return ExpectationMaximisation(self.experiment.model, self.initialise, batches_per_epoch,
+                                           training.accumulate)
         optimizer, schedule = self.experiment.optimizer.build(steps)
         return GradientDescent(self.initialise, functools.partial(task.loss, self.experiment.model), optimizer,
                                schedule, training.seed, training.accumulate)
@@ -40,7 +48,7 @@ class Prepared:
         """The parameters' shapes and shardings, without a value."""
         return self.placement.abstract(jax.eval_shape(self.initialise, jax.random.key(0)))
 
-    def abstract_state(self, learner: GradientDescent) -> State:
+    def abstract_state(self, learner: Any) -> Any:
         """The same of the whole state."""
         return self.placement.abstract(jax.eval_shape(learner.init, jax.random.key(0)))
 

@@ -62,7 +62,8 @@ def opened(workdir: pathlib.Path, experiment: Experiment, codec: Codec) -> tuple
     ready = prepare(experiment, codec)
     with contextlib.closing(checkpoints_of(workdir, ready.experiment)) as checkpoints:
         params, _ = final_parameters(checkpoints, ready)
-    return Evaluator(ready.experiment.task, ready.experiment.model, codec, ready.placement), params
+    return Evaluator(ready.experiment.task, ready.experiment.model, codec, ready.placement,
+                     tables=rundir.load_tables(workdir)), params
 
 
 def predict(workdir: str | pathlib.Path, lines: Sequence[str],

@@ -29,7 +29,7 @@ from seqjax.training.checkpoint import Checkpoints, digest
 from seqjax.training.loop import History, Rhythm, Stop, fit
 from seqjax.training.metrics import JsonLines, TensorBoard, Writer
 from seqjax.training.progress import Progress
-from seqjax.training.step import GradientDescent, State
+from seqjax.training.step import State
 
 
 def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = '', model: str = '',
@@ -69,7 +69,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
         experiment, training = ready.experiment, ready.experiment.training
         batches = plan_batches(experiment, data)
         steps = training.total_steps(batches.batches_per_epoch)
-        learner = ready.learner(steps)
+        learner = ready.learner(steps, batches.batches_per_epoch)
         with contextlib.ExitStack() as stack:
             checkpoints = stack.enter_context(contextlib.closing(checkpoints_of(workdir, experiment)))
             newest = max(checkpoints.steps(), default=0)
@@ -103,8 +103,11 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
                         rhythm, history, validation(evaluator, experiment, data, progress), checkpoints, write,
                         progress, stop,
                         trace=str(workdir / 'profile') if training.profile else None)
-            state = learner.finish(state, data)
             params, chosen = final_parameters(checkpoints, ready)
+            # After the choice: what is made of the parameters goes with those that the run is judged by.
+            evaluator.tables = learner.finish(params, data)
+            if leads and evaluator.tables:
+                rundir.save_tables(workdir, evaluator.tables)
             clock = {'training_seconds': history.seconds + progress.clock()['seconds'],
                      'tokens_per_second': progress.clock()['tokens_per_second']}
             result = conclude(workdir, data, experiment, evaluator, params, say)
@@ -117,7 +120,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
     return summary
 
 
-def begin(ready: Prepared, learner: GradientDescent, checkpoints: Checkpoints, init_from: str | None,
+def begin(ready: Prepared, learner: Any, checkpoints: Checkpoints, init_from: str | None,
           say: Callable) -> tuple[State, History]:
     """The newest intact checkpoint's state and history, or the initial ones."""
     restored = checkpoints.restore(ready.abstract_state(learner))

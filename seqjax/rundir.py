@@ -6,6 +6,8 @@ import os
 import pathlib
 import platform
 import subprocess
+import zipfile
+import zlib
 from importlib import metadata
 from typing import Any
 
@@ -20,6 +22,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'toke
 
 DATA = 'the data (SHA-256)'
 LOG = 'log.txt'  # what a run says, where it is kept in the run's own folder: there before the run is
+TABLES = 'tables.npz'  # what a learner made of its final parameters
 
 
 def record(experiment: Experiment, data_sha256: str | None, name: str = '', model: str = '', argv: tuple[str, ...] = (),
@@ -146,6 +149,27 @@ def load_codec(workdir: pathlib.Path) -> Any:
         return Codec.from_json(json.loads(path.read_text(encoding='utf-8')))
     except FileNotFoundError:
         raise UserError(f'{path} is missing: the run never began, or the file was removed; train again') from None
+
+
+def save_tables(workdir: pathlib.Path, tables: dict[str, Any]) -> None:
+    """Stores what a learner made of its final parameters, arrays by name."""
+    import numpy as np
+    with files.whole(workdir / TABLES, 'wb') as file:
+        np.savez_compressed(file, **tables)
+
+
+def load_tables(workdir: pathlib.Path) -> dict[str, Any]:
+    """What `save_tables` stored; nothing where nothing was, or training has not ended."""
+    import numpy as np
+    path = workdir / TABLES
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f'{path} cannot be read ({error}); give the command of the run again, which makes it anew'
+                        ) from None
 
 
 def default_workdir(name: str, model: str) -> pathlib.Path:

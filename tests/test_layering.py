@@ -19,8 +19,9 @@ ARROWS = {
     'catalogue': 'errors',
     'flags': 'errors options',
     'layers': '',
-    'models': 'errors options layers',
     'data': 'errors options files',
+    'statistical': 'errors data',
+    'models': 'errors options layers statistical',
     'decoding': 'errors options',
     'tasks': 'errors options data decoding',
     'training': 'errors options files',
@@ -29,7 +30,8 @@ ARROWS = {
 # The files that join them, in this order: each may import all rooms above and the files before it.
 JOINTS = ['figures', 'rundir', 'prepared', 'reuse', 'run', 'plan']
 for number, joint in enumerate(JOINTS):
-    ARROWS[joint] = ' '.join([*(room for room in ARROWS if room not in ('models', *JOINTS)), *JOINTS[:number]])
+    rooms = [room for room in ARROWS if room not in ('models', 'statistical', *JOINTS)]
+    ARROWS[joint] = ' '.join([*rooms, *JOINTS[:number]])
 ARROWS |= {
     'compose': 'errors catalogue flags experiment',
     'studies': 'errors options files catalogue flags compose experiment prepared rundir run reuse data tasks decoding '

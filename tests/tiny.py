@@ -56,6 +56,14 @@ def bigrams(metric: str = 'exact_match', optimizer: Optimizer | None = None, **t
         'training', **(dict(batch_size=8, mesh='data=1') | training))
 
 
+def counting(metric: str = 'exact_match', **training) -> Experiment:
+    """The same of a model that learns by counting: a pass is eight batches, and its last result is made after all."""
+    return numerals('smt').replace('task', **TEXT, metric=metric).replace(
+        'model', model1_passes=1, tuning_rounds=1, tuning_nbest=5).replace(
+        'decoding', batch_size=8, max_length=6, beam_size=5).replace(
+        'training', **(dict(epochs=None, batch_size=8, mesh='data=1') | training))
+
+
 def flags(workdir: pathlib.Path, *more: str, model: str = 'gru') -> list[str]:
     """The command line of a small run of number words; later flags win."""
     return ['--experiment=numerals', f'--model={model}', f'--workdir={workdir}',

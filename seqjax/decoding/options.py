@@ -13,6 +13,8 @@ PAD, BOS, EOS = 0, 1, 2
 class Decoding:
     """The search, its size, and its limits. All of it may change between a run and its resumption."""
 
+    searches = 'tokens'
+
     method: Literal['greedy', 'beam', 'sample'] = option('greedy', 'how the next token is chosen', free=True)
     beam_size: int = option(5, 'hypotheses kept a sentence', at_least=1, when={'method': ('beam',)}, free=True)
     length_penalty: float = option(

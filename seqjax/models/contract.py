@@ -16,7 +16,14 @@ class Translator(nn.Module):
 
     Subclasses define `encode`, `start` and `decode`; their option fields are the flags `--model.*`. Dropout is on
     exactly when a 'dropout' key is given to `apply`.
+
+    A model with `learner = 'counts'` is fitted by expectation maximisation (`training/em.py` says what it must have
+    for that), one with `searches = 'phrases'` brings a search of its own; an Experiment gives each the optimizer and
+    the decoding that go with it.
     """
+
+    learner = 'gradient'
+    searches = 'tokens'
 
     source_size: int | None = from_data('source vocabulary, pieces')
     target_size: int | None = from_data('target vocabulary, pieces')
@@ -49,6 +56,19 @@ class Translator(nn.Module):
         False is never wrong: what asks (scheduled sampling) then goes token by token, with the carry.
         """
         return False
+
+    def search(self, params: Any, tables: dict[str, Any], decoding: Any, max_length: int) -> Any:
+        """A search of the model's own, on the host, in place of `decoding/search.py`; None: it has none.
+
+        Args:
+          tables: what the learner's `finish` made of the final parameters; empty until training has ended.
+          max_length: tokens, EOS counted.
+
+        Returns:
+          A callable from a source (ids with EOS) to its best translations, [(ids, score)], best first, ids ending in
+          EOS unless cut; with `diagnose(sources) -> {metric: value}`, what it knows of its own errors.
+        """
+        return None
 
     def check(self) -> None:
         """Raises UserError where fields do not fit each other; called before the data are known, and again after."""

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -53,11 +53,13 @@ class Evaluator:
 
     Args:
       pause: called between batches; may raise to stop early.
+      tables: what the learner made of the final parameters, for a model that brings its own search.
     """
 
     def __init__(self, task: Translation, model: Any, codec: Codec, placement: Any,
-                 pause: Callable[[], None] = lambda: None):
+                 pause: Callable[[], None] = lambda: None, tables: dict[str, Any] | None = None):
         self.task, self.model, self.codec, self.placement, self.pause = task, model, codec, placement, pause
+        self.tables = tables or {}
         self._sums = placement.sums(lambda params, batch: self._all_terms(params, batch))
 
     def _all_terms(self, params: Any, batch: Any) -> dict:
@@ -99,6 +101,8 @@ class Evaluator:
 
     def decode(self, params: Any, source: Ragged, decoding: Decoding) -> list[list[Hypothesis]]:
         """The n best hypotheses of each source, best first, in the order of the sources."""
+        if (own := self.model.search(params, self.tables, decoding, self.max_length(decoding))) is not None:
+            return [self._hypotheses(own(source.row(row))) for row in self._rows(source.count())]
         run = self._search(decoding)
         empty = Ragged.of([[EOS]] * source.count())
         found: list = [None] * source.count()
@@ -106,9 +110,17 @@ class Evaluator:
             tokens_BKT, scores_BK, _ = run(params, batch)
             for row, tokens_KT, scores_K in zip(rows, tokens_BKT, scores_BK):
                 if row >= 0:
-                    found[row] = [Hypothesis(self.codec.target.decode(ids), float(score), np.trim_zeros(ids, 'b'))
-                                  for ids, score in zip(tokens_KT, scores_K)]
+                    found[row] = self._hypotheses(zip(tokens_KT, scores_K))
         return found
+
+    def _hypotheses(self, found: Iterable[tuple[np.ndarray, float]]) -> list[Hypothesis]:
+        return [Hypothesis(self.codec.target.decode(ids), float(score), np.trim_zeros(ids, 'b'))
+                for ids, score in found]
+
+    def _rows(self, count: int) -> Iterator[int]:
+        for row in range(count):
+            self.pause()
+            yield row
 
     def evaluate(self, params: Any, text: tuple[list[str], list[str]], ids: tuple[Ragged, Ragged], decoding: Decoding,
                  limit: int | None = None) -> Evaluation:
@@ -122,6 +134,9 @@ class Evaluator:
             if rows:
                 values[f'exact_match_{group}'] = scores.exact_match([lines[i] for i in rows],
                                                                     [references[i] for i in rows]).value
+        own = self.model.search(params, self.tables, decoding, self.max_length(decoding))
+        if own is not None:
+            values |= own.diagnose([source.row(row) for row in range(source.count())])
         return Evaluation(metrics | values, signatures, best)
 
     def predict(self, params: Any, lines: Sequence[str], decoding: Decoding) -> list[list[Hypothesis]]:

@@ -17,6 +17,8 @@ from seqjax.options import option
 class Optimizer:
     """An update rule, its learning rate over time, and clipping."""
 
+    learner = 'gradient'
+
     name: Literal['adam', 'adamw', 'sgd', 'adafactor', 'adadelta'] = option('adam', 'update rule')
     learning_rate: float = option(1e-3, 'peak learning rate', above=0)
     schedule: Literal['constant', 'inverse_sqrt', 'cosine', 'linear'] = option(

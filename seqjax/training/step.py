@@ -121,9 +121,9 @@ class GradientDescent:
 
         return jax.tree_util.tree_map_with_path(move, before, after), terms
 
-    def finish(self, state: State, data: Any) -> State:
-        """What is left to do when a pass over the data ends: nothing."""
-        return state
+    def finish(self, params: Any, data: Any) -> dict[str, Any]:
+        """What is made of the final parameters when training has ended, arrays by name: nothing."""
+        return {}
 
     def _key(self, number: jax.Array, micro: jax.Array, axis: str | None) -> jax.Array:
         """The dropout key of one micro-batch of one update, of one replica where there are replicas."""
