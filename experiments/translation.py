@@ -52,8 +52,8 @@ def numerals(model: str = 'transformer') -> Experiment:
         model=build(model, num_layers={'bahdanau': 1, 'convs2s': 3, 'rctm': 1}.get(model, depth(model, 2)),
                     hidden_size=128, num_heads=4, feedforward_size=512, dropout=0.0),
         optimizer=Optimizer(learning_rate=2e-3, schedule='inverse_sqrt', warmup_steps=200, clip_norm=1.0),
-        training=Training(steps=800 if model in ('convs2s', *ATTENTION_ONLY) else 1500, batch_size=64,
-                          evaluate_every=200, checkpoint_every=400))
+        training=Training(steps={'convs2s': 800, 'rctm': 3000}.get(model, 800 if model in ATTENTION_ONLY else 1500),
+                          batch_size=64, evaluate_every=200, checkpoint_every=400))
 
 
 def reverse(model: str = 'luong') -> Experiment:
