@@ -143,6 +143,6 @@ def strongest_links(weights_TS: np.ndarray) -> Links:
 
 
 def links_above(weights_TS: np.ndarray, threshold: float) -> Links:
-    """(source, target) positions of words whose weight is at least `threshold`; EOS, last on both sides, is left out."""
+    """(source, target) positions of words whose weight is at least `threshold`; EOS, last on both sides, left out."""
     t, j = np.nonzero(weights_TS[:-1, :-1] >= threshold)
     return set(zip(map(int, j), map(int, t)))

@@ -12,9 +12,8 @@ END = None  # of a sentence, where a model of words says that it is over
 class NGrams:
     """A model of sentences that sees the last `order` - 1 words, and of the source nothing.
 
-    P_n(w | h) = (c(h w) + t(h) P_{n-1}(w | h')) / (c(h) + t(h)), where t(h) counts the different words seen after h, and
-    P_0 is uniform over the words of the text, the end and one unknown word (Witten and Bell 1991, interpolated as in
-    Chen and Goodman 1999, equation 17).
+    P_n(w | h) = (c(h w) + t(h) P_{n-1}(w | h')) / (c(h) + t(h)), where t(h) counts the words seen after h, and P_0
+    is uniform over the words of the text, the end and one unknown word (Witten and Bell 1991, interpolated).
     """
 
     def __init__(self, lines: Iterable[str], order: int = 2):
