@@ -49,8 +49,8 @@ def decoding(form: Form = 'full') -> Study:
         claim='A beam of five finds nearly always what exhaustive search would, translates better than greedy search, '
               'and a wider one gains nothing more.',
         source='Sutskever et al. 2014, section 3.6 and table 1; Stahlberg and Byrne 2019 for the search errors',
-        expect='Greedy search misses the best sequence now and then, a beam of five hardly ever; the likeliest sequence '
-               'is not always the right one, so that quality gains less.',
+        expect='Greedy search misses the best sequence now and then, a beam of five hardly ever; the likeliest '
+               'sequence is not always the right one, so that quality gains less.',
         base={'experiment': 'numerals', 'model': 'gru', 'model.hidden_size': sizes['width'], 'model.num_layers': 1,
               'model.dropout': 0.0, 'task.metric': 'loss', 'task.valid_size': 100 if form != 'smoke' else 10,
               'task.test_size': max(sizes['count'], 20), 'training.evaluate_every': steps,
