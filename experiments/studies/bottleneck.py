@@ -194,11 +194,12 @@ def figures(table: Table) -> dict[str, Any]:
     for axis, task in zip(axes[0], tasks):
         charts.lines(main.where({'experiment': task}), 'length', 'exact_match_at', axis=axis, ylim=(-3, 103),
                      title=task, xlabel='tokens of the source', ylabel='exact match, %')
-    found = {'length': figure}
+    found = {'exact match by length of the source': figure}
     widths = table.where({'model': 'gru', 'experiment': 'reverse'}).where(forward)
     if len(widths.values('model.hidden_size')) > 1:
-        found['width'] = charts.lines(widths, 'length', 'exact_match_at', 'model.hidden_size', ylim=(-3, 103),
-                                      xlabel='tokens of the source', ylabel='exact match, %', title='gru, by its width')
+        found['what width gives a fixed vector'] = charts.lines(
+            widths, 'length', 'exact_match_at', 'model.hidden_size', ylim=(-3, 103), xlabel='tokens of the source',
+            ylabel='exact match, %', title='gru, by its width')
     figure, axes = charts.panels(1, len(tasks), width=5.0)
     for axis, task in zip(axes[0], tasks):
         part = Table.of(row | {'reader': row['model'] + ('' if forward(row) else ', from the end')}
@@ -206,4 +207,4 @@ def figures(table: Table) -> dict[str, Any]:
                         if row['model'] != 'gru' or row['model.hidden_size'] == WIDTH)
         charts.lines(part, 'place', 'error_at', 'reader', axis=axis, ylim=(-3, 103), ylabel='words wrong, %',
                      xlabel='place in the source: 0 beginning, 1 end', title=f'{task}, longest sources')
-    return found | {'place': figure}
+    return found | {'errors by place in the source': figure}

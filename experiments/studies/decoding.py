@@ -114,4 +114,4 @@ def figures(table: Table) -> dict[str, Any]:
                 'exact match, %', 'search errors, %', 'milliseconds a sentence')):
             charts.lines(part, 'beam', column, 'penalty', axis=axis, logx=True, xlabel='beam', ylabel=name,
                          title=f'into {target}')
-    return {'beams': figure}
+    return {'quality, search errors and time by width of the beam': figure}

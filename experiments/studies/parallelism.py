@@ -118,4 +118,4 @@ def figures(table: Table) -> dict[str, Any]:
             part = table.where({'training.batch_size': rows, 'phase': phase})
             charts.lines(part, 'length', 'milliseconds_at', axis=axis, logx=True, logy=True, xlabel='words',
                          ylabel='milliseconds', title=f'{phase}, {rows} at a time')
-    return {'time': figure}
+    return {'time by length of the sequence': figure}

@@ -116,7 +116,7 @@ def figures(table: Table) -> dict[str, Any]:
             ('exact_match', 'exact match, %', False), ('aer', 'alignment error rate, %', False),
             ('milliseconds', 'milliseconds a step', False))):
         charts.bars(named, 'system', column, axis=axis, ylabel=label, log=log)
-    found = {'quality': figure}
+    found = {'quality, alignment and time of a training step': figure}
     figure, axes = charts.panels(1, 2, width=4.6, height=tall * 1.6)
     taus = Table.of({**row, 'tau': row[column], 'influence': name} for row in named.rows for column, name in (
         ('tau_gradient', 'gradient times input'), ('tau_left_out', 'leave one out')) if np.isfinite(row[column]))
@@ -124,4 +124,4 @@ def figures(table: Table) -> dict[str, Any]:
     kinds = Table.of({**row, 'match': row[column], 'weights': name} for row in named.rows for column, name in (
         ('plain', 'as they are'), ('permuted', 'permuted'), ('evened', 'all equal')))
     charts.bars(kinds, 'system', 'match', 'weights', axis=axes[0, 1], ylabel='exact match, %')
-    return found | {'evidence': figure}
+    return found | {'weights as evidence': figure}

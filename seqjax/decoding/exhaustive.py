@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.decoding.beam import length_penalty
+from seqjax.decoding.beam import batch_axes, length_penalty, repeat
 from seqjax.decoding.options import BOS, EOS, PAD
 from seqjax.decoding.search import Hypotheses
 from seqjax.errors import UserError
@@ -16,7 +16,7 @@ MOST = 100_000  # prefixes of one source
 
 
 def exhaustive(model: Any, params: Any, source_BS: jax.Array, max_length: int, vocabulary_size: int,
-               alpha: float = 0.0) -> Hypotheses:
+               alphas: tuple[float, ...] = (0.0,)) -> Hypotheses:
     """The finished hypothesis of at most `max_length` tokens, EOS counted, with the greatest score, of each row.
 
     All V'^(max_length - 1) prefixes without EOS are decoded, V' being the words that a decoder may choose, and each of
@@ -24,10 +24,11 @@ def exhaustive(model: Any, params: Any, source_BS: jax.Array, max_length: int, v
     static; a source at a time, so that memory grows with the prefixes and not with the rows.
 
     Args:
-      model, params, source_BS: as in `search`. alpha: exponent of the length penalty.
+      model, params, source_BS: as in `search`. alphas: exponents of the length penalty; one search serves them all.
 
     Returns:
-      One hypothesis a row, as `search` gives it: `scores` is its log probability over the length penalty.
+      For each row the best hypothesis under each of `alphas` (where `search` has its K hypotheses): `scores` is its
+      log probability over that length penalty.
 
     Raises:
       UserError: more sequences than can be tried.
@@ -41,23 +42,28 @@ def exhaustive(model: Any, params: Any, source_BS: jax.Array, max_length: int, v
     # The hypothesis that ends after t words is the same for all prefixes that begin so: the first stands for them.
     first_PT = np.stack([np.arange(count) % len(words) ** (max_length - 1 - t) == 0 for t in range(max_length)], 1)
     input_PT = jnp.asarray(np.pad(prefix_PT, ((0, 0), (1, 0)), constant_values=BOS))
-    penalty_T = length_penalty(jnp.arange(1, max_length + 1), alpha)
-    variables = {'params': params}
+    penalty_AT = jnp.stack([length_penalty(jnp.arange(1.0, max_length + 1), alpha) for alpha in alphas])
+    at_T = jnp.arange(max_length)
+
+    def encode(source_BS):
+        return model.apply({'params': params}, source_BS, method='encode')
+
+    axes = batch_axes(lambda rows: jax.eval_shape(encode, jax.ShapeDtypeStruct((rows, *source_BS.shape[1:]),
+                                                                               source_BS.dtype)))
 
     def best(source_S):
-        memory = model.apply(variables, jnp.broadcast_to(source_S, (count, source_S.shape[0])), method='encode')
-        logits_PTV, _ = model.apply(variables, input_PT, memory, method='decode')
+        memory = repeat(encode(source_S[None]), axes, count)
+        logits_PTV, _ = model.apply({'params': params}, input_PT, memory, method='decode')
         log_probs_PTV = jax.nn.log_softmax(logits_PTV.astype(jnp.float32), axis=-1)
         chosen_PT = jnp.take_along_axis(log_probs_PTV[:, :-1], jnp.asarray(prefix_PT)[:, :, None], axis=-1)[:, :, 0]
         so_far_PT = jnp.pad(jnp.cumsum(chosen_PT, axis=1), ((0, 0), (1, 0)))
         log_prob_TP = jnp.where(first_PT, so_far_PT + log_probs_PTV[:, :, EOS], -jnp.inf).T
-        place = jnp.argmax((log_prob_TP / penalty_T[:, None]).reshape(-1))
-        t, p = place // count, place % count
-        at_T = jnp.arange(max_length)
-        tokens_T = jnp.where(at_T < t, jnp.pad(jnp.asarray(prefix_PT), ((0, 0), (0, 1)))[p],
-                             jnp.where(at_T == t, EOS, PAD))
-        log_prob = log_prob_TP[t, p]
-        return tokens_T[None].astype(jnp.int32), (log_prob / penalty_T[t])[None], log_prob[None]
+        place_A = (log_prob_TP / penalty_AT[:, :, None]).reshape(len(alphas), -1).argmax(1)
+        t_A, p_A = place_A // count, place_A % count
+        words_AT = jnp.pad(jnp.asarray(prefix_PT), ((0, 0), (0, 1)))[p_A]
+        tokens_AT = jnp.where(at_T < t_A[:, None], words_AT, jnp.where(at_T == t_A[:, None], EOS, PAD))
+        log_probs_A = log_prob_TP[t_A, p_A]
+        return tokens_AT, log_probs_A / penalty_AT[jnp.arange(len(alphas)), t_A], log_probs_A
 
     return Hypotheses(*jax.lax.map(best, source_BS))
 

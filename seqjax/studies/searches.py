@@ -25,10 +25,10 @@ def log_probs(subject: Subject, source: Ragged, found: Sequence[Hypothesis]) -> 
     return np.array([one.log_prob.sum() if h.ids[-1:].tolist() == [EOS] else -np.inf for one, h in zip(told, found)])
 
 
-def best_of_all(subject: Subject, source: Ragged, max_length: int, alpha: float) -> list[Hypothesis]:
-    """The hypotheses of exhaustive search, by the score log p / length_penalty."""
+def best_of_all(subject: Subject, source: Ragged, max_length: int, alphas: tuple[float, ...]) -> list[list[Hypothesis]]:
+    """For each source, what exhaustive search finds under each length penalty."""
     run = jax.jit(lambda params, source_BS: exhaustive(subject.model, params, source_BS, max_length,
-                                                       subject.codec.target.size, alpha))
+                                                       subject.codec.target.size, alphas))
     found: list[Any] = [None] * source.count()
     empty = Ragged.of([[EOS]] * source.count())
     for rows, batch in subject.evaluator.batches(source, empty, subject.composed.decoding):
@@ -36,8 +36,8 @@ def best_of_all(subject: Subject, source: Ragged, max_length: int, alpha: float)
         tokens_BKT, scores_BK, _ = jax.device_get(run(subject.params, whole))
         for row, tokens_KT, scores_K in zip(rows, tokens_BKT, scores_BK):
             if row >= 0:
-                ids = np.trim_zeros(tokens_KT[0], 'b')
-                found[row] = Hypothesis(subject.codec.target.decode(ids), float(scores_K[0]), ids)
+                found[row] = [Hypothesis(subject.codec.target.decode(ids), float(score), np.trim_zeros(ids, 'b'))
+                              for ids, score in zip(tokens_KT, scores_K)]
     return found
 
 
@@ -65,10 +65,11 @@ def compare(subject: Subject, searches: Mapping[str, Decoding], count: int, smal
     seconds = alternating({name: lambda decoding=decoding: subject.evaluator.decode(subject.params, source, decoding)
                            for name, decoding in searches.items()}, repeats)
     if small:
-        for alpha in sorted(set(alphas.values())):
+        penalties = tuple(sorted(set(alphas.values())))
+        best = best_of_all(subject, source, subject.evaluator.max_length(subject.composed.decoding), penalties)
+        for i, alpha in enumerate(penalties):
             name = f'exhaustive, penalty {alpha:g}'
-            found[name] = best_of_all(subject, source, subject.evaluator.max_length(subject.composed.decoding), alpha)
-            alphas[name] = alpha
+            found[name], alphas[name] = [of_source[i] for of_source in best], alpha
     sums = {name: log_probs(subject, source, best) for name, best in found.items()}
     lengths = {name: np.array([len(h.ids) for h in best]) for name, best in found.items()}
     table: list[Row] = []
