@@ -1,11 +1,15 @@
 """Each study's verdict on made-up results: it comes out each way, by what the numbers say and by nothing else."""
 
 import itertools
+import types
 
+import numpy as np
 import pytest
 
 from seqjax import catalogue
 from seqjax.studies.table import Table
+from seqjax.studies.timing import Time
+from seqjax.tasks.corpora import Reverse
 
 NOISE = (-1.0, 0.0, 1.0)
 
@@ -133,3 +137,32 @@ def test_forms_are_studies_with_a_claim_and_its_source(name, form):
     assert study.trials()
     assert all(name in {key for trial in study.trials() for key in trial.row()} or '.' not in name
                for name in study.shown[0]), 'a column of the table that no trial has'
+
+
+def test_measured_slopes_are_those_of_the_times(monkeypatch):
+    """Times of a power law below 512 words and of another above."""
+    from experiments.studies import parallelism as module
+
+    def alternating(calls, repeats, budget):
+        return {phase: Time(*[max(length, length**2 / 512) / 1000] * 3, repeats) for phase, length in calls.items()}
+
+    monkeypatch.setattr(module, 'alternating', alternating)
+    monkeypatch.setattr(module, 'random_batch', lambda model, rows, source, target: source)
+    monkeypatch.setattr(module, 'PHASES', {'training step': lambda subject, length: length})
+    subject = types.SimpleNamespace(model=None, composed=types.SimpleNamespace(training=types.SimpleNamespace(
+        batch_size=1)))
+    overall, *rows = module.measure(subject, 2048)
+    assert [row['length'] for row in rows] == [16, 32, 64, 128, 256, 512, 1024, 2048]
+    assert overall['slope_long'] == pytest.approx(2.0)
+    assert 1 < overall['slope'] < 2
+    assert overall['short'] == pytest.approx(32)
+    assert overall['long'] == pytest.approx(2048**2 / 512)
+
+
+def test_short_and_long_sources_are_told_apart():
+    from experiments.studies import bottleneck as module
+    span = module.spans(Reverse(test_length=60))
+    assert span == (10, 51, 60)
+    assert module.parts([100, 0, 0, 100], np.array([10, 11, 50, 51]), span) == {'short': 100, 'long': 100}
+    assert module.parts([50], np.array([30]), span) == {}
+    assert module.spans(Reverse(test_length=5)) == (1, 5, 5)

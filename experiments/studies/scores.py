@@ -48,7 +48,7 @@ def scores(form: Form = 'full') -> Study:
     else:
         axes = cross(luong, grid({'model.score': ('general', 'location'), 'model.state': ('previous',)}))
         base |= {'task.highest': 999, 'task.train_size': 100, 'task.valid_size': 10, 'task.buckets': 1,
-                 'task.max_length': 16, 'training.batch_size': 16}
+                 'task.max_length': 16, 'training.batch_size': 16, 'model.input_feeding': False}
     return Study(
         claim='A score that compares contents aligns better than one of position alone, and its weights are evidence: '
               "they rank the source's words as their influence does, and permuted they destroy the output.",
