@@ -113,5 +113,5 @@ def figures(table: Table) -> dict[str, Any]:
         for axis, column, name in zip(line, ('exact_match', 'search_errors', 'milliseconds'), (
                 'exact match, %', 'search errors, %', 'milliseconds a sentence')):
             charts.lines(part, 'beam', column, 'penalty', axis=axis, logx=True, xlabel='beam', ylabel=name,
-                         title=f'into {target}')
+                         title=f'into {target}, by penalty')
     return {'quality, search errors and time by width of the beam': figure}

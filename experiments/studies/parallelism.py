@@ -32,7 +32,7 @@ def parallelism(form: Form = 'full') -> Study:
     Cost: half an hour on two idle cores, one trial after the other; --quick two minutes. Where attention is slower
     depends on the machine; on an accelerator the same command says it of that.
     """
-    lengths = {'full': {1: 4096, 16: 1024}, 'quick': {1: 512}, 'smoke': {2: 32}}[form]
+    lengths = {'full': {1: 4096, 16: 1024}, 'quick': {1: 512}, 'smoke': {2: 16}}[form]
     models = tuple(MODELS) if form == 'full' else ('gru', 'transformer')
     axes = cross([{'model': model} | MODELS[model] for model in models],
                  [{'training.batch_size': rows, 'decoding.batch_size': rows} for rows in lengths])
