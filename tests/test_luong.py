@@ -29,8 +29,11 @@ LOCAL += [Luong(attention='monotonic', window=1, reverse_source=True, **SMALL),
 MODELS += [Luong(normalisation='rms', residual=True, **SMALL), Luong(dilation=2, **SMALL),
            Luong(cell='gru', time_skip=2, bidirectional=True, **SMALL),
            Luong(normalisation='batch', residual=True, input_feeding=False, **SMALL)]
-every = pytest.mark.parametrize('model', MODELS + LOCAL, ids=checks.name)
-some = pytest.mark.parametrize('model', [MODELS[n] for n in (1, 6, 8, 12, 13, 14)], ids=checks.name)
+BEFORE = [Luong(state='previous', cell='gru', score='concat', **SMALL),
+          Luong(state='previous', input_feeding=False, **SMALL), Luong(state='previous', residual=True, **SMALL),
+          Luong(state='previous', attention='predictive', window=2, score='location', num_layers=1, **SMALL)]
+every = pytest.mark.parametrize('model', MODELS + LOCAL + BEFORE, ids=checks.name)
+some = pytest.mark.parametrize('model', [*(MODELS[n] for n in (1, 6, 8, 12, 13, 14)), BEFORE[1]], ids=checks.name)
 local = pytest.mark.parametrize('model', [LOCAL[2], LOCAL[5], LOCAL[10], LOCAL[15]], ids=checks.name)
 
 
@@ -63,7 +66,7 @@ def align(model, p, state, values, t):
     return a
 
 
-def reference(model, p, source, tokens, query='current'):
+def reference(model, p, source, tokens, query=None):
     """Logits (T, V) and weights (T, S) of one sentence. `query`: which decoder state the alignment is made from."""
     kind, states = model.cell, 2 if model.cell == 'lstm' else 1
     x = p['source_embedding'][source]
@@ -76,12 +79,13 @@ def reference(model, p, source, tokens, query='current'):
         values = values @ p['values']['kernel'] if model.score == 'dot' else values
     carries, fed, logits, weights = [np_.handed(carry) for carry in carries], np.zeros(model.hidden_size), [], []
     for t, y in enumerate(p['target_embedding'][tokens], 1):
-        before, more = carries[-1][-1], fed @ p['feed_kernel'] if model.input_feeding else 0.0
+        before = sum(carry[-1] for carry in carries) if model.residual else carries[-1][-1]
+        more = fed @ p['feed_kernel'] if model.input_feeding else 0.0
         for n in range(model.num_layers):
             carries[n], seen = np_.step(kind, p['decoder'][f'layer_{n}'], carries[n], y, more, model.reset, model, n)
             y, more = seen['hidden'] + (y if n and model.residual else 0.0), 0.0
         h = y
-        state = h if query == 'current' else before
+        state = h if (query or model.state) == 'current' else before
         a = align(model, p, state, values, t)
         fed = np.tanh(np.concatenate([a @ values, h]) @ p['combine_kernel'])
         logits.append(p['output_embedding'] @ fed + p['output_bias'])
@@ -115,15 +119,16 @@ def test_captured_attention_is_a_distribution_and_the_one_of_the_equations(model
     checks.attention_agrees_with_numpy(model, reference)
 
 
-@pytest.mark.parametrize('model', [MODELS[0], MODELS[3]], ids=checks.name)
-def test_alignment_reads_the_current_state(model):
+@pytest.mark.parametrize('model', [MODELS[0], MODELS[3], *BEFORE[:2]], ids=checks.name)
+def test_alignment_reads_the_state_that_it_should(model):
     shown, run = checks.captured(model)
     weights_TS = np.asarray(shown['decoder/cross_attention'])[0, 0, 0]
     p = np_.float64(run.params)
     current, previous = (reference(model, p, checks.SOURCE[0], checks.TOKENS[0], query)[1]
                          for query in ('current', 'previous'))
-    np.testing.assert_allclose(weights_TS, current, rtol=1e-4, atol=1e-6)
-    assert np.abs(weights_TS - previous).max() > 3e-3
+    right, wrong = (current, previous) if model.state == 'current' else (previous, current)
+    np.testing.assert_allclose(weights_TS, right, rtol=1e-4, atol=1e-6)
+    assert np.abs(weights_TS - wrong).max() > 3e-3
 
 
 def test_without_feeding_the_decoder_knows_nothing_of_the_attention():

@@ -35,7 +35,9 @@ class Luong(Stacked):
     over the source makes the weights (equation 7), these the context c_t, and that the attentional vector h~_t =
     tanh(W_c [c_t; h_t]) (equation 5), from which the word is predicted (equation 6). With input feeding h~_{t-1} joins
     the input of step t (section 3.3). Without it nothing of the attention goes back into the decoder, and all target
-    positions attend at once, outside the scan.
+    positions attend at once, outside the scan. With state 'previous' all that is made of h_t in section 3 but equation
+    5 is made of h_{t-1}, the top state before step t, as Bahdanau et al. 2015 have it (not in the paper, whose section
+    3.1 sets the two apart).
 
     Local attention (section 3.2) looks at the source positions within D of p_t; positions count from 1, and the EOS is
     one. 'monotonic' is p_t = t: the softmax is over the window. 'predictive' is p_t = S sigmoid(v_p^T tanh(W_p h_t))
@@ -57,6 +59,7 @@ class Luong(Stacked):
     embedding_size: int | None = option(None, 'width of the embeddings; none: hidden_size', at_least=1)
     dropout: float = option(0.2, 'probability of dropping a unit, on no recurrent connection', at_least=0.0, below=1.0)
     score: Literal['dot', 'general', 'concat', 'location'] = option('general', 'score of a state against the source')
+    state: Literal['current', 'previous'] = option('current', 'decoder state to score: of this step, or before it')
     attention: Literal['global', 'monotonic', 'predictive'] = option(
         'global', 'look at all of the source, or at a window about the target position, or about a predicted one')
     window: int = option(10, 'D: source positions to either side of the centre of a window', at_least=1,
@@ -174,24 +177,33 @@ class Luong(Stacked):
             new['taken'] = carry['taken'] + attentional_BTH.shape[1]
         return new
 
-    def centre(self, hidden_BTH, memory, carry):
+    def query(self, hidden_BTH, carry):
+        """The states that are scored (B, T, H): h_t, or h_{t-1}."""
+        if self.state == 'current':
+            return hidden_BTH
+        tops = [state[-1] for state in carry['states']]
+        before_BH = sum(tops) if self.residual else tops[-1]  # what the stack put out before
+        return jnp.concatenate([before_BH[:, None].astype(self.dtype), hidden_BTH[:, :-1]], axis=1)
+
+    def centre(self, query_BTH, memory, carry):
         """p_t (B, T) in float32: t, or equation 9."""
         if self.attention == 'monotonic':
-            return (carry['taken'][:, None] + jnp.arange(1, hidden_BTH.shape[1] + 1)).astype(jnp.float32)
-        return predicted_centre(hidden_BTH, self.centre_kernel.astype(self.dtype), self.centre_v, memory['length'])
+            return (carry['taken'][:, None] + jnp.arange(1, query_BTH.shape[1] + 1)).astype(jnp.float32)
+        return predicted_centre(query_BTH, self.centre_kernel.astype(self.dtype), self.centre_v, memory['length'])
 
     def look(self, hidden_BTH, memory, carry):
         """The attentional vectors h~ (B, T, H) of states h, equations 5 to 10; the weights (B, T, S) and p_t (B, T)."""
         S, seen, local = memory['mask'].shape[1], {}, ()
+        query_BTH = self.query(hidden_BTH, carry)
         if self.score == 'location':
-            scores_BTS = location_scores(hidden_BTH, self.location_kernel.astype(self.dtype), S)
+            scores_BTS = location_scores(query_BTH, self.location_kernel.astype(self.dtype), S)
         elif self.score == 'concat':
-            query_BTA = multiply(hidden_BTH, self.query_kernel.astype(self.dtype))
+            query_BTA = multiply(query_BTH, self.query_kernel.astype(self.dtype))
             scores_BTS = additive_scores(query_BTA, memory['keys'], self.alignment_v)
         else:
-            scores_BTS = dot_scores(hidden_BTH, memory['keys'])
+            scores_BTS = dot_scores(query_BTH, memory['keys'])
         if self.attention != 'global':
-            seen['centre'] = self.centre(hidden_BTH, memory, carry)
+            seen['centre'] = self.centre(query_BTH, memory, carry)
             local = (window(seen['centre'], self.window, S),)
             if self.attention == 'predictive':
                 local += (gaussian(seen['centre'], self.window, S),)

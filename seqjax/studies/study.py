@@ -124,9 +124,11 @@ class Study:
         return names, tuple(self.shown[1]) or tuple(numbers)
 
     def _varying(self) -> tuple[str, ...]:
-        """The names that tell trials apart."""
-        every = list(dict.fromkeys(name for settings in self.axes for name in settings))
-        return tuple(name for name in every if name != SEED)
+        """The names that tell trials apart: those of `shown` where they do, else all on the axes."""
+        every = dict.fromkeys(name for settings in self.axes for name in settings if name != SEED)
+        few = tuple(name for name in self.shown[0] if name in every)
+        told = {tuple(settings.get(name) for name in few) for settings in self.axes}
+        return few if few and len(told) == len({str(settings) for settings in self.axes}) else tuple(every)
 
 
 def usual_model(experiment: str) -> str:
