@@ -335,9 +335,11 @@ def test_a_study_of_which_nothing_was_run_has_a_report(tmp_path, study):
     page, _ = written(tmp_path, study, missing=names)
     assert '0 of 9 trials finished, 9 not run yet' in page.text()
     assert len([row for row in page.tables[0] if row[-1].endswith('not run')]) == 9
+    assert 'Nothing has been measured yet.' in page.text('p')
+    assert 'cannot be drawn' not in page.text()
 
 
-def test_what_is_no_number_is_no_number_in_the_page_either(tmp_path, study):
+def test_what_is_no_countis_no_countin_the_page_either(tmp_path, study):
     folder = made.write(tmp_path / 'bottleneck', study, failed=())
     for seed, value in ((0, math.nan), (1, None), (2, math.inf)):
         path = folder / 'trials' / f'gru,seed={seed}' / 'measures.json'
@@ -373,6 +375,15 @@ def test_lines_stand_together_by_their_first_column(tmp_path):
         (home / 'measures.json').write_text(json.dumps([{'exact_match': 1.0}]))
     lines = sheet(read('mine', study, tmp_path)).lines
     assert [line.about for line in lines] == [('luong', '64'), ('luong', '128'), ('gru', '64'), ('gru', '128')]
+
+
+def test_whole_numbers_stay_whole(tmp_path):
+    study = made.study(axes=grid({'model': ('gru',)}), seeds=2, published=(), shown=(('model',), ('beam', 'errors')))
+    for count, trial in enumerate(study.trials()):
+        home = tmp_path / 'trials' / trial.name
+        home.mkdir(parents=True)
+        (home / 'measures.json').write_text(json.dumps([{'beam': 5, 'errors': 3 + count}]))
+    assert sheet(read('mine', study, tmp_path)).lines[0].cells == ('5', '3.50 ± 0.71')
 
 
 @pytest.mark.parametrize(('values', 'digits'), [

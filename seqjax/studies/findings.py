@@ -74,11 +74,15 @@ class Findings:
     @functools.cached_property
     def verdict(self) -> Verdict | None:
         """The answer to the claim; None where the study claims nothing."""
+        if self.study.verdict is not None and not len(self.results):
+            return Verdict('undecided', 'Nothing has been measured yet.')
         return self.study.answer(self.results)
 
     @functools.cached_property
     def drawn(self) -> tuple[dict[str, Any], str]:
         """The study's figures by what they show, and why there are none where they could not be drawn."""
+        if not len(self.results):
+            return {}, ''
         try:
             return self.study.figures(self.results), ''
         except Exception as error:  # what they show is not there: trials failed, or have not been run

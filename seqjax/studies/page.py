@@ -66,7 +66,7 @@ def answer(verdict: Verdict | None, title: str) -> Markup:
 def sentences(text: str) -> Markup:
     """A verdict's sentence; one of several parts, as `study.all_of` puts them together, is a list with a sign each."""
     *parts, rest = re.split(r'\s*\((supported|not supported|undecided)\)\s*', text)
-    if len(parts) < 4 or rest:
+    if len(parts) < 2 or rest:
         return element('p', text)
     marked = [(element('span', SIGNS[answer], class_='mark', role='img', aria_label=answer), part)
               for part, answer in zip(parts[::2], parts[1::2])]

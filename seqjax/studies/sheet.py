@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from seqjax.studies import charts
@@ -57,7 +57,7 @@ def sheet(findings: Findings) -> Sheet:
     if keys:
         groups = {key: groups[key] for key in sorted(groups, key=_order(groups))}
     parts = [*groups.values(), findings.floors, Table.of(findings.study.published)]
-    digits = {name: decimals(_means(parts, name)) for name in measures}
+    digits = {name: 0 if _counts(groups.values(), name) else decimals(_sizes(parts, name)) for name in measures}
     lines = [_line('result', key, part, measures, digits) for key, part in groups.items()]
     for kind, table in (('floor', findings.floors), ('published', Table.of(findings.study.published))):
         for key, part in table.groups(kind, *keys).items():
@@ -115,7 +115,13 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _means(parts: Sequence[Table], name: str) -> list[float]:
+def _counts(parts: Iterable[Table], name: str) -> bool:
+    """Whether a column holds the same whole number for all seeds of each line, as a beam's width."""
+    points = [point for part in parts for point in [mean(part, name)] if point.count]
+    return bool(points) and all(point.mean.is_integer() and not point.std > 0 for point in points)
+
+
+def _sizes(parts: Sequence[Table], name: str) -> list[float]:
     rows = [row for part in parts for row in part.rows]
     return [abs(float(row[name])) for row in rows if _finite(row.get(name))]
 
@@ -139,7 +145,7 @@ def number(point: Interval, digits: int) -> str:
     if not point.count:
         return NONE
     form = (lambda x: f'{x:.2e}') if digits < 0 else (lambda x: f'{x:,.{digits}f}')
-    same = point.std == 0 and digits == 0 and point.mean >= 100
+    same = point.std == 0 and digits == 0 and point.mean.is_integer()
     return form(point.mean) + (f' ± {form(point.std)}' if point.count > 1 and not same else '')
 
 
