@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,6 +44,11 @@ class Prepared:
         optimizer, schedule = self.experiment.optimizer.build(steps)
         return GradientDescent(self.initialise, functools.partial(task.loss, self.experiment.model), optimizer,
                                schedule, training.seed, training.accumulate)
+
+    def step(self, learner: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """The learner's step on the devices: (state, batch) -> (state, sums). A learner may have `constants`, arrays
+        that its step takes besides."""
+        return self.placement.step(learner.step, *getattr(learner, 'constants', ()))
 
     def abstract_params(self) -> Any:
         """The parameters' shapes and shardings, without a value."""

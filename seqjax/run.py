@@ -99,7 +99,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
                 + (f'; going on after step {step:,}' if step else ''))
             rhythm = Rhythm(steps, training.evaluate_every or batches.batches_per_epoch, training.checkpoint_every,
                             training.log_every, training.patience)
-            state = fit(state, ready.placement.step(learner.step), functools.partial(stream, ready, batches, steps),
+            state = fit(state, ready.step(learner), functools.partial(stream, ready, batches, steps),
                         rhythm, history, validation(evaluator, experiment, data, progress), checkpoints, write,
                         progress, stop,
                         trace=str(workdir / 'profile') if training.profile else None)

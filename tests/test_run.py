@@ -317,11 +317,11 @@ def test_a_step_is_compiled_once_a_shape(tmp_path, monkeypatch):
     """The jitted step is traced when it is compiled, and only then."""
     traced = []
 
-    def watched(placement, step, compile_step=Placement.step):
-        def traced_step(state, batch, axis):
+    def watched(placement, step, *constants, compile_step=Placement.step):
+        def traced_step(state, batch, *more):
             traced.append((batch.source.shape[-1], batch.target.shape[-1]))
-            return step(state, batch, axis)
-        return compile_step(placement, traced_step)
+            return step(state, batch, *more)
+        return compile_step(placement, traced_step, *constants)
 
     monkeypatch.setattr(figures, 'draw_run', lambda *args: [])
     monkeypatch.setattr(Placement, 'step', watched)

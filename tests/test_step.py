@@ -105,7 +105,7 @@ def test_micro_batches_move_no_row_between_devices():
 B, UNITS = 16, 64
 
 
-def masks(mode, mesh='', accumulate=1, seed=3, steps=1):
+def masks(mode, mesh='', accumulate=1, seed=3, steps=1, built_in=False):
     """The dropout mask of every row (steps, B, UNITS), read out of the gradient: row b's weights see only its mask."""
     def loss(params, batch, rng, step):
         mask_BU = jax.random.bernoulli(rng, 0.5, (batch.shape[0], UNITS))
@@ -114,12 +114,32 @@ def masks(mode, mesh='', accumulate=1, seed=3, steps=1):
 
     placement = Placement(mode, mesh)
     learn = GradientDescent(lambda rng: jnp.zeros((B, UNITS)), loss, optax.sgd(1.0), lambda t: 1.0, seed, accumulate)
-    state, step, out = placement.place_state(learn.init(None)), placement.step(learn.step), []
+    state, out = placement.place_state(learn.init(None)), []
+    step = placement.step(learn.step, *(() if built_in else learn.constants))
     for _ in range(steps):
         before = np.asarray(state.params)
         state, _ = step(state, placement.place_batch(np.eye(B, dtype=np.float32)))
         out.append((before - np.asarray(state.params)) > 1e-6)
     return np.stack(out)
+
+
+@pytest.mark.parametrize('mode', ['pmap', 'shard_map', 'jit'])
+def test_the_seed_is_no_part_of_the_program(mode):
+    """Runs that differ in their seed share a program; the masks are those of a key that is built in."""
+    def program(seed):
+        learn = GradientDescent(lambda rng: jnp.zeros((B, UNITS)), lambda params, batch, rng, step: (
+            {'a': ((params * jax.random.bernoulli(rng, 0.5, (B, UNITS))).sum(), jnp.float32(1))}, {}), optax.sgd(1.0),
+            lambda t: 1.0, seed)
+        placement = Placement(mode, 'data=1')
+        state, batch = placement.place_state(learn.init(None)), placement.place_batch(np.eye(B, dtype=np.float32))
+        return [placement.step(learn.step, *constants).lower(state, batch).as_text()
+                for constants in (learn.constants, ())]
+
+    (one, built_in), (other, other_built_in) = program(1), program(2)
+    assert one == other
+    assert built_in != other_built_in
+    assert (masks(mode) == masks(mode, built_in=True)).all()
+    assert (masks(mode) != masks(mode, seed=4)).any()
 
 
 @pytest.mark.parametrize(('mode', 'accumulate'), [('pmap', 1), ('pmap', 2), ('shard_map', 2), ('jit', 2), ('jit', 1)])

@@ -148,15 +148,27 @@ class Placement:
             batch = jax.tree.map(lambda x: x.reshape(self.batch_shards, -1, *x.shape[1:]), batch)
         return jax.device_put(batch, self._split)
 
-    def step(self, fn: Callable[[Any, Any, str | None], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
-        """Compiles fn(state, batch, axis) -> (state, sums), which sums over `axis` itself. The old state is used up."""
-        def update(state: Any, batch: Any) -> tuple[Any, Any]:
-            return fn(state, batch, self.axis)
+    def step(self, fn: Callable[..., tuple[Any, Any]], *constants: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Compiles fn(state, batch, axis, *constants) -> (state, sums), which sums over `axis` itself.
+
+        The old state is used up. `constants` are arrays that stay the same, and are no part of the program.
+        """
+        def update(state: Any, batch: Any, *constants: Any) -> tuple[Any, Any]:
+            return fn(state, batch, self.axis, *constants)
 
         def place(out: tuple[Any, Any]) -> tuple[Any, Any]:  # else the compiler may move the state, and compile again
             return jax.lax.with_sharding_constraint(out, (self.shardings(out[0]), self._whole))
 
-        return self._compile(update, place, donate=True)
+        run = self._compile(update, place, donate=True)
+        if not constants:
+            return run
+        placed = self.place_state(constants)
+
+        def step(state: Any, batch: Any) -> tuple[Any, Any]:
+            return run(state, batch, *placed)
+
+        step.lower = lambda state, batch: run.lower(state, batch, *placed)
+        return step
 
     def memory(self, compiled: Callable, state: Any, batch: Any) -> Any:
         """What a device will need, by XLA's `memory_analysis`, to run what `step` or `sums` returned; nothing is run.

@@ -53,13 +53,20 @@ class GradientDescent:
         params = self.initialise(rng)
         return State(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
 
-    def step(self, state: State, batch: Any, axis: str | None = None) -> tuple[State, Sums]:
+    @property
+    def constants(self) -> tuple[jax.Array, ...]:
+        """What `step` takes besides: the dropout key, so that runs that differ in their seed share one program."""
+        return (jax.random.key_data(jax.random.key(self.seed)),)
+
+    def step(self, state: State, batch: Any, axis: str | None = None, key: jax.Array | None = None
+             ) -> tuple[State, Sums]:
         """One update.
 
         Args:
           state: the state before it.
           batch: a pytree whose leaves lead with rows: a replica's rows under `axis`, else all of them.
           axis: the mapped axis of the replicas, or None where the compiler splits the batch (jit).
+          key: of dropout, as `constants` has it; None: the same, built into the program.
 
         Returns:
           The new state, and every term of objective and report totalled over replicas and micro-batches, with
@@ -70,7 +77,7 @@ class GradientDescent:
         everywhere = (lambda tree: jax.lax.psum(tree, axis)) if axis else (lambda tree: tree)
 
         def sums(params: Any, micro: Any, index: jax.Array) -> tuple[dict, tuple[dict, Sums]]:
-            objective, report = self.loss(params, micro, self._key(number, index, axis), number)
+            objective, report = self.loss(params, micro, self._key(number, index, axis, key), number)
             totals, counts = ({name: pair[i] for name, pair in objective.items()} for i in (0, 1))
             return totals, (counts, report)
 
@@ -125,9 +132,10 @@ class GradientDescent:
         """What is made of the final parameters when training has ended, arrays by name: nothing."""
         return {}
 
-    def _key(self, number: jax.Array, micro: jax.Array, axis: str | None) -> jax.Array:
+    def _key(self, number: jax.Array, micro: jax.Array, axis: str | None, key: jax.Array | None) -> jax.Array:
         """The dropout key of one micro-batch of one update, of one replica where there are replicas."""
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), number), micro)
+        key = jax.random.wrap_key_data(self.constants[0] if key is None else key)
+        key = jax.random.fold_in(jax.random.fold_in(key, number), micro)
         return jax.random.fold_in(key, jax.lax.axis_index(axis)) if axis else key
 
 
