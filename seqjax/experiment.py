@@ -42,6 +42,11 @@ class Experiment:
             if wanted != got:
                 raise UserError(f'{type(self.model).__name__} and {type(getattr(self, group)).__name__} do not go '
                                 f'together ({kind}: {wanted}, {got}); take the {group} of a recipe in experiments/')
+        for name, off in (('label_smoothing', 0.0), ('sampling', 'none')):  # of a loss, which counting has not
+            value = getattr(self.task, name, off)
+            if self.model.learner == 'counts' and value != off:
+                raise UserError(f'--task.{name}={value} is not read by {type(self.model).__name__}, which learns by '
+                                f'counting; set it to {off}')
 
     def replace(self, group: str, **values) -> 'Experiment':
         """A copy in which fields of one group have other values."""

@@ -387,6 +387,10 @@ def test_what_does_not_go_together():
         dataclasses.replace(smt, decoding=Decoding())
     with pytest.raises(UserError, match='Transformer and Counting do not go together'):
         dataclasses.replace(smt, model=Transformer())
+    with pytest.raises(UserError, match=r'--task.label_smoothing=0.1 is not read by SMT'):
+        smt.replace('task', label_smoothing=0.1)
+    with pytest.raises(UserError, match=r'--task.sampling=linear is not read by SMT'):
+        smt.replace('task', sampling='linear')
     with pytest.raises(UserError, match='a table of 20000 x 10000 words is too large'):
         smt.sized(source_size=20_000, target_size=10_000, source_length=20)
 
