@@ -16,6 +16,7 @@ from seqjax.statistical.system import Recipe, build
 
 __all__ = ['SMT']
 PAD, EOS = 0, 2
+ORDERS = (1, 2, 3, 4, 5, 6, 7)  # of n-gram models
 LARGEST = 120_000_000  # entries of a word table; it is dense, and four are held while counting
 
 
@@ -41,10 +42,11 @@ class SMT(Translator):
     symmetrisation: Method = option('grow-diag-final-and', 'one alignment from those of both directions')
     phrase_length: int = option(5, 'longest phrase, words; 1: word by word', at_least=1)
     phrase_options: int = option(20, 'translations kept for a phrase', at_least=1)
-    language_model: int = option(3, 'order of the n-gram model; 0: none', at_least=0)
-    language_model_text: str = option('', 'file of text for the language model, in place of the targets of training')
+    language_model: int = option(3, 'order of the n-gram model; 0: none', at_least=0, at_most=max(ORDERS))
+    language_model_text: str = option('', 'file of text for the language model, in place of the targets of training',
+                                      when={'language_model': ORDERS})
     language_model_smoothing: Literal['modified-kneser-ney', 'kneser-ney'] = option(
-        'modified-kneser-ney', 'discounts of the n-gram model')
+        'modified-kneser-ney', 'discounts of the n-gram model', when={'language_model': ORDERS})
     lexical_weights: bool = option(True, 'score phrases by their words too')
     distortion: bool = option(True, 'score jumps')
     distortion_limit: int | None = option(6, 'words that may be jumped over, forwards or back; 0: monotone; none: any '
@@ -57,13 +59,10 @@ class SMT(Translator):
     tuning_nbest: int = option(100, 'translations of each that are ranked', at_least=1, when={'tuning': (True,)})
 
     def check(self) -> None:
-        """Refuses vocabularies whose table of word pairs would not fit, and text for a language model of order 0."""
+        """Refuses vocabularies whose table of word pairs would not fit."""
         if (self.source_size or 0) * (self.target_size or 0) > LARGEST:
             raise UserError(f'a table of {self.source_size} x {self.target_size} words is too large for --model=smt '
                             f'({LARGEST:,} at most); lower --task.vocabulary_size or raise --task.min_frequency')
-        if self.language_model_text and not self.language_model:
-            raise UserError(f'--model.language_model_text={self.language_model_text} is not read with '
-                            '--model.language_model=0')
 
     def setup(self) -> None:
         """Declares the tables, which know nothing yet."""
