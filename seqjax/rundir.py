@@ -68,7 +68,10 @@ def identity(config: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
             if field.metadata['free']}
     if not experiment.optimizer.depends_on_steps:  # a longer run then goes on where the shorter one ended
         free |= {'training.steps', 'training.epochs'}
-    fields = {name: value for name, value in config['fields'].items() if name not in free}
+    # A run from before a field existed has its default.
+    defaults = {f'{group}.{field.name}': field.default for group in GROUPS
+                for field in options(getattr(experiment, group))}
+    fields = {name: value for name, value in (defaults | config['fields']).items() if name not in free}
     classes = {f'{group} class': name for group, name in config['classes'].items()}
     data = {DATA: config['data_sha256'], 'init_from': config['init_from']}
     return json.loads(json.dumps(fields | data | classes))

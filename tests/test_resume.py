@@ -396,6 +396,16 @@ def test_another_run_in_the_folder_is_refused(tmp_path, whole, capfd):
     assert snapshot(whole) == before
 
 
+def test_a_run_from_before_an_option_existed_has_its_default(tmp_path, whole, undrawn, capfd):
+    run = shutil.copytree(whole, tmp_path / 'run')
+    config = json.loads((run / 'config.json').read_text())
+    assert config['fields'].pop('task.sampling') == 'none'
+    (run / 'config.json').write_text(json.dumps(config))
+    assert launch(*flags(run, *LAUNCHED, '--task.sampling=linear')) == 2
+    assert 'task.sampling was none and is now linear' in lines(capfd)[-1]
+    assert launch(*flags(run, *LAUNCHED)) == 0
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path, capfd):
     (tmp_path / 'thesis.tex').write_text('years of work')
     assert launch(*flags(tmp_path)) == 2
