@@ -37,7 +37,7 @@ def bottleneck(form: Form = 'full') -> Study:
     python launch.py --study=bottleneck [--quick | --smoke]
     Cost: 48 runs of 800 to 2,000 steps, 40 minutes on two idle cores with --workers=2; --quick two minutes.
     """
-    steps, rows = {'full': (800, 900), 'quick': (120, 240), 'smoke': (4, 16)}[form]
+    steps, rows = {'full': (800, 900), 'quick': (300, 240), 'smoke': (4, 16)}[form]
     every = {'training.batch_size': 64, **lasting(steps), 'task.metric': 'loss', 'task.valid_size': 100,
              'task.test_size': rows, 'optimizer.name': 'adam', 'optimizer.learning_rate': 3e-3,
              'optimizer.schedule': 'linear', 'optimizer.warmup_steps': min(50, steps // 2),
