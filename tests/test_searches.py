@@ -18,11 +18,11 @@ def compared(tmp_path_factory):
     """Numbers below a thousand into digits, with parameters that make the model unsure of everything."""
     experiment = bigrams().replace('task', target='digits').replace('decoding', max_length=3)
     subject = Subject(tmp_path_factory.mktemp('run'), experiment, trained=False)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(2)
     evaluator, params = subject._opened
     params = {name: {key: np.asarray(rng.normal(0, 1.2, x.shape), np.float32) for key, x in part.items()}
               for name, part in params.items()}
-    params['out']['bias'][2] += 2.0  # some hypotheses end
+    params['out']['bias'][2] += 1.5  # hypotheses end, at different places
     subject.__dict__['_opened'] = (evaluator, params)
     named = {'greedy': Decoding(max_length=3, batch_size=8)} | {
         f'beam {size}, {alpha}': Decoding(method='beam', beam_size=size, length_penalty=alpha, max_length=3,
@@ -30,10 +30,18 @@ def compared(tmp_path_factory):
     return subject, named, Table.of(searches.compare(subject, named, 7, True, 1))
 
 
+def lengths_of(subject):
+    """The targets of the sources that are decoded."""
+    return [subject.data.ids['test'][1].row(i) for i in range(7)]
+
+
 def test_a_beam_that_holds_everything_makes_no_error_and_greedy_search_does(compared):
     errors = {row['search']: row['search_errors'] for row in compared[2].rows}
     assert errors['beam 200, 0.0'] == errors['beam 200, 1.0'] == 0.0
     assert errors['exhaustive, penalty 0'] == errors['exhaustive, penalty 1'] == 0.0
+    longest = compared[2].where({'search': 'exhaustive, penalty 1'}).rows[0]['length'] * sum(
+        len(target) for target in lengths_of(compared[0]))
+    assert longest > 7, 'hypotheses of one token tell no penalty from another'
     assert 0 < errors['greedy'] <= 100
     assert errors['greedy'] >= errors['beam 2, 0.0']
 

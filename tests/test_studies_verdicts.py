@@ -128,17 +128,6 @@ def test_one_size_of_batch_that_disagrees_is_enough():
     assert verdict(slow).answer == 'not supported'
 
 
-@pytest.mark.parametrize('name', list(MADE))
-@pytest.mark.parametrize('form', ['full', 'quick', 'smoke'])
-def test_forms_are_studies_with_a_claim_and_its_source(name, form):
-    study = catalogue.load('study', name)(form)
-    assert study.claim.endswith('.')
-    assert '20' in study.source
-    assert study.trials()
-    assert all(name in {key for trial in study.trials() for key in trial.row()} or '.' not in name
-               for name in study.shown[0]), 'a column of the table that no trial has'
-
-
 def test_measured_slopes_are_those_of_the_times(monkeypatch):
     """Times of a power law below 512 words and of another above."""
     from experiments.studies import parallelism as module

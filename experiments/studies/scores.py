@@ -67,7 +67,7 @@ def scores(form: Form = 'full') -> Study:
 
 def measure(subject: Subject) -> list[Row]:
     """One row: quality, alignment, evidence, time."""
-    count = min(100, subject.data.ids['test'][0].count())
+    count = max(4, subject.data.ids['test'][0].count() // 10)
     batch = random_batch(subject.model, subject.composed.training.batch_size, 16, 16)
     seconds = alternating({'step': stepping(subject, batch)}, repeats=9)['step']
     summary = subject.summary
