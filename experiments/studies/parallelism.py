@@ -71,9 +71,9 @@ def measure(subject: Subject, longest: int) -> list[Row]:
 
 
 def ratio(part: Table, column: str, over: str = 'transformer', under: str = 'gru') -> Interval:
-    """The one model's column over the other's, a value a seed."""
+    """How many times the one model's column is the other's: log2, since times spread by factors; a value a seed."""
     a, b = (part.where({'model': model}).per_seed(column) for model in (over, under))
-    return interval([a[seed] / b[seed] for seed in a if seed in b])
+    return interval([math.log2(a[seed] / b[seed]) for seed in a if seed in b])
 
 
 def crossings(part: Table, ours: str = 'transformer', theirs: str = 'gru') -> list[float]:
@@ -103,9 +103,9 @@ def verdict(table: Table) -> Verdict:
         place = f'the lines cross at {2 ** where.mean:.0f} words' if where.count else 'the lines do not cross'
         found += [decide(steeper, 0.5, f"With {rows} at a time, attention's exponent is {steeper.mean:+.2f} to that of "
                                        f'recurrence, and {place}.', 'in the exponent of the length'),
-                  decide(quicker, 1, f'At {SHORT} words it trains {quicker.mean:.2f} times as quickly.'),
-                  decide(longest, 1, f'On the longest sequences a step takes {longest.mean:.2f} times as long.'),
-                  decide(slower, 1, f'Generating these takes {slower.mean:.2f} times as long.')]
+                  decide(quicker, 0, f'At {SHORT} words it trains {2 ** quicker.mean:.2f} times as quickly.'),
+                  decide(longest, 0, f'On the longest sequences a step takes {2 ** longest.mean:.2f} times as long.'),
+                  decide(slower, 0, f'Generating these takes {2 ** slower.mean:.2f} times as long.')]
     return all_of(found)
 
 

@@ -30,7 +30,7 @@ def scores(form: Form = 'full') -> Study:
     python launch.py --study=scores [--quick | --smoke]
     Cost: 27 runs of 600 steps one after the other, about half an hour on two idle cores; --quick two minutes.
     """
-    sizes = {'full': dict(steps=600, width=64, rows=1000), 'quick': dict(steps=150, width=32, rows=200),
+    sizes = {'full': dict(steps=600, width=64, rows=1000), 'quick': dict(steps=300, width=32, rows=200),
              'smoke': dict(steps=4, width=8, rows=12)}[form]
     base = {'experiment': 'numerals', 'task.metric': 'loss', 'task.valid_size': 100, 'task.test_size': sizes['rows'],
             'training.steps': sizes['steps'], 'training.evaluate_every': sizes['steps'],
