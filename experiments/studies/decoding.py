@@ -27,10 +27,10 @@ def decoding(form: Form = 'full') -> Study:
     everything leaves nothing to search.
 
     python launch.py --study=decoding [--quick | --smoke]
-    Cost: six runs of 250 to 350 steps, and some minutes of decoding each: a quarter of an hour on two idle cores;
+    Cost: six runs of 400 to 1,000 steps, and some minutes of decoding each: a quarter of an hour on two idle cores;
     --quick two minutes.
     """
-    sizes = {'full': dict(beams=(2, 5, 10, 30), steps=(250, 350), count=400, repeats=3, width=64),
+    sizes = {'full': dict(beams=(2, 5, 10, 30), steps=(400, 1000), count=400, repeats=3, width=64),
              'quick': dict(beams=(2, 5, 10), steps=(200,), count=64, repeats=3, width=64),
              'smoke': dict(beams=(5,), steps=(4,), count=4, repeats=1, width=8)}[form]
     names = {'greedy': Decoding(batch_size=64)}
