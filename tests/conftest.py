@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -13,6 +14,8 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 # Programs as small as those of the tests take longer to optimise than to run.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+# A shell that starts the tests in the background makes them, and all that they start, deaf to SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope='module')
