@@ -441,7 +441,7 @@ def test_sections_go_into_a_document_and_are_replaced_there(folder, tmp_path, ca
     assert docs.main([str(document), str(folder)]) == 0
     text = document.read_text()
     assert 'what stood here' not in text
-    assert text.startswith('# Results\n\nbefore\n\n<!-- study:bottleneck -->\n## A fixed vector forgets')
+    assert text.startswith('# Results\n\nbefore\n\n<!-- study:bottleneck -->\n### A fixed vector forgets')
     assert text.endswith('<!-- end study:bottleneck -->\n\nafter\n')
     assert f'| gru | 60 | {expected("gru", 60, (0, 1, 2))} |' in text
     assert docs.main([str(document), str(folder)]) == 0
