@@ -95,7 +95,7 @@ def verdict(table: Table) -> Verdict:
         more = difference(ours, part.where({'beam': widest}), 'exact_match')
         found.append(decide(gain, 0.1, f'Into {target} the beam gains {gain.mean:+.2f} points of exact match.'))
         if widest > NARROW:
-            found.append(decide(more, -0.5, f'A beam of {widest} gains {-more.mean:+.2f} more.'))
+            found.append(decide(more, -0.5, f'A beam of {widest} gains {round(-more.mean, 2) + 0.0:+.2f} more.'))
     return all_of(found)
 
 
