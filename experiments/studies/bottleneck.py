@@ -35,7 +35,7 @@ def bottleneck(form: Form = 'full') -> Study:
     as many.
 
     python launch.py --study=bottleneck [--quick | --smoke]
-    Cost: 48 runs of 800 to 2,000 steps, 40 minutes on two idle cores with --workers=2; --quick two minutes.
+    Cost: 48 runs of 800 to 2,000 steps, estimated at 40 minutes on two idle cores with --workers=2; --quick some two.
     """
     steps, rows = {'full': (800, 900), 'quick': (300, 240), 'smoke': (4, 16)}[form]
     every = {'training.batch_size': 64, **lasting(steps), 'task.metric': 'loss', 'task.valid_size': 100,
