@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.positions import Relative, rotate
+from seqjax.layers.products import matmul
 
 
 def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -71,7 +72,7 @@ class SelfAttention(nn.Module):
         """
         width = x_BTD.shape[-1]
         kernel_D3D = self.param('query_key_value', projection_init(batch_axis=1), (width, 3, width))
-        projected = x_BTD @ kernel_D3D.reshape(width, 3 * width).astype(self.dtype)
+        projected = matmul(x_BTD, kernel_D3D.reshape(width, 3 * width).astype(self.dtype))
         q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(
             projected.reshape(*x_BTD.shape[:2], 3, self.num_heads, width // self.num_heads), 2, 0)
         if relative.turn is not None:  # a cache holds turned keys: their positions do not change
@@ -95,7 +96,7 @@ class SelfAttention(nn.Module):
             self.sow('intermediates', 'cross_attention', weights_BHTS[..., :before])
         self.sow('intermediates', 'self_attention', weights_BHTS[..., before:])
         out_DD = self.param('output', projection_init(), (width, width))
-        return context_BTHK.reshape(x_BTD.shape) @ out_DD.astype(self.dtype), kept
+        return matmul(context_BTHK.reshape(x_BTD.shape), out_DD.astype(self.dtype)), kept
 
 
 class CrossAttention(nn.Module):
@@ -110,12 +111,12 @@ class CrossAttention(nn.Module):
         """Attends from `x_BTD` (B, T, D) to the source; returns (B, T, D)."""
         width = x_BTD.shape[-1]
         query_DD = self.param('query', projection_init(), (width, width))
-        q_BTHK = (x_BTD @ query_DD.astype(self.dtype)).reshape(*x_BTD.shape[:2], self.num_heads, -1)
+        q_BTHK = matmul(x_BTD, query_DD.astype(self.dtype)).reshape(*x_BTD.shape[:2], self.num_heads, -1)
         context_BTHK, weights_BHTS = dot_product_attention(q_BTHK, k_BSHK, v_BSHK, mask_BS[:, None],
                                                            Dropout(self.dropout))
         self.sow('intermediates', 'cross_attention', weights_BHTS)
         out_DD = self.param('output', projection_init(), (width, width))
-        return context_BTHK.reshape(x_BTD.shape) @ out_DD.astype(self.dtype)
+        return matmul(context_BTHK.reshape(x_BTD.shape), out_DD.astype(self.dtype))
 
 
 class MemoryProjection(nn.Module):

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from seqjax.layers.cells import GATES, Carry, Cell, Weights, multiply
+from seqjax.layers.cells import GATES, Carry, Cell, Weights
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import Norm
+from seqjax.layers.products import Dense, matmul
 
 
 def gatewise(init: nn.initializers.Initializer, gates: int) -> nn.initializers.Initializer:
@@ -82,7 +83,7 @@ class Recurrence(nn.Module):
 
         Normalised, N(W x) + b; batch statistics are over the `real` (...) inputs, or all.
         """
-        projected = multiply(inputs, self.input_kernel.astype(self.dtype))
+        projected = matmul(inputs.astype(self.dtype), self.input_kernel.astype(self.dtype), 'float32')
         if self.cell.normalisation != 'none':
             projected = self.input_norm(projected, real)
         return (projected + self.bias).astype(self.dtype)
@@ -265,7 +266,7 @@ class Bridge(nn.Module):
     def __call__(self, summary_BC: jax.Array) -> Carry:
         """Maps (B, C) to a carry."""
         states = self.cell.states
-        projected = nn.Dense(states * self.cell.hidden_size, dtype=self.dtype, kernel_init=gatewise(
+        projected = Dense(states * self.cell.hidden_size, dtype=self.dtype, kernel_init=gatewise(
             nn.initializers.glorot_uniform(), states), name='summary')(summary_BC)
         return self.cell.start(tuple(jnp.split(jnp.tanh(projected.astype(jnp.float32)), states, axis=-1)))
 

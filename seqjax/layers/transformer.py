@@ -7,6 +7,7 @@ from seqjax.layers.attention import CrossAttention, SelfAttention, projection_in
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import normaliser
 from seqjax.layers.positions import Relative
+from seqjax.layers.products import Dense
 
 
 class FeedForward(nn.Module):
@@ -18,8 +19,8 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """Maps (B, T, D) to (B, T, D)."""
-        h_BTF = nn.Dense(self.hidden_size, dtype=self.dtype, kernel_init=projection_init(), name='expand')(x_BTD)
-        return nn.Dense(x_BTD.shape[-1], dtype=self.dtype, kernel_init=projection_init(), name='contract')(
+        h_BTF = Dense(self.hidden_size, dtype=self.dtype, kernel_init=projection_init(), name='expand')(x_BTD)
+        return Dense(x_BTD.shape[-1], dtype=self.dtype, kernel_init=projection_init(), name='contract')(
             jax.nn.relu(h_BTF))
 
 

@@ -9,6 +9,7 @@ from flax import linen as nn
 from seqjax.layers.alignment import additive_scores, attend
 from seqjax.layers.cells import Cell, multiply
 from seqjax.layers.dropout import Dropout
+from seqjax.layers.products import Dense, logits
 from seqjax.layers.recurrence import Bridge, Stack, over_time
 from seqjax.models.stacks import Stacked
 from seqjax.options import option
@@ -57,13 +58,13 @@ class Bahdanau(Stacked):
         self.encoder = Stack(input_size=E, bidirectional=True, **fields)
         self.decoder = Stack(input_size=E, **fields)
         self.bridge = [Bridge(cell.at(n), self.dtype) for n in range(self.num_layers)]
-        self.alignment_keys = nn.Dense(A, dtype=self.dtype)
+        self.alignment_keys = Dense(A, dtype=self.dtype)
         self.query_kernel = self.param('query_kernel', glorot, (H, A))
         self.alignment_v = self.param('alignment_v', nn.initializers.normal(A ** -0.5), (A,))
         self.context_kernel = self.param('context_kernel', glorot, (2 * H, cell.width))
         self.drop = Dropout(self.dropout)
         if self.readout == 'maxout':
-            self.readout_layer = nn.Dense(2 * E, dtype=self.dtype)
+            self.readout_layer = Dense(2 * E, dtype=self.dtype)
         width = E if self.readout == 'maxout' else 3 * H + E
         self.output_embedding = self.param('output_embedding', nn.initializers.normal(width ** -0.5),
                                            (self.target_size, width))
@@ -94,9 +95,7 @@ class Bahdanau(Stacked):
         if self.readout == 'maxout':
             x_BTD = self.readout_layer(x_BTD)
             x_BTD = self.drop(x_BTD.reshape(*x_BTD.shape[:2], -1, 2).max(axis=-1))
-        logits_BTV = jnp.einsum('BTD,VD->BTV', x_BTD, self.output_embedding.astype(self.dtype),
-                                preferred_element_type=jnp.float32) + self.output_bias
-        return logits_BTV, carry
+        return logits(x_BTD, self.output_embedding.astype(self.dtype)) + self.output_bias, carry
 
     def attend_over_time(self, embedded_BTE, memory, carry, real_BT):
         """The scan over target tokens: top states (B, T, H), contexts (B, T, 2H), and the carry."""

@@ -19,6 +19,7 @@ from seqjax.layers.alignment import (
 )
 from seqjax.layers.cells import Cell, multiply
 from seqjax.layers.dropout import Dropout
+from seqjax.layers.products import Dense, logits
 from seqjax.layers.recurrence import Bridge, Stack, over_time
 from seqjax.models.stacks import Stacked
 from seqjax.options import option
@@ -93,10 +94,10 @@ class Luong(Stacked):
         if self.bidirectional:
             self.bridge = [Bridge(cell.at(n), self.dtype) for n in range(self.num_layers)]
             if self.score == 'dot':
-                self.values = nn.Dense(H, use_bias=False, dtype=self.dtype)
+                self.values = Dense(H, use_bias=False, dtype=self.dtype)
         wide = 2 * H if self.bidirectional and self.score != 'dot' else H
         if self.score in ('general', 'concat'):
-            self.alignment_keys = nn.Dense(H, use_bias=False, dtype=self.dtype)
+            self.alignment_keys = Dense(H, use_bias=False, dtype=self.dtype)
         if self.score == 'concat':
             self.query_kernel = self.param('query_kernel', glorot, (H, H))
             self.alignment_v = self.param('alignment_v', nn.initializers.normal(H ** -0.5), (H,))
@@ -164,8 +165,7 @@ class Luong(Stacked):
             self.sow('intermediates', 'decoder/cross_attention', seen['weights'][None, :, None])
             if 'centre' in seen:
                 self.sow('intermediates', 'decoder/window', window_edges(seen['centre'], self.window))
-        logits_BTV = jnp.einsum('BTD,VD->BTV', self.drop(attentional_BTH), self.output_embedding.astype(self.dtype),
-                                preferred_element_type=jnp.float32) + self.output_bias
+        logits_BTV = logits(self.drop(attentional_BTH), self.output_embedding.astype(self.dtype)) + self.output_bias
         return logits_BTV, carry
 
     def after(self, carry, states, attentional_BTH):

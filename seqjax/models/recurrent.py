@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from seqjax.layers.cells import Cell
 from seqjax.layers.dropout import Dropout
+from seqjax.layers.products import Dense, logits
 from seqjax.layers.recurrence import Bridge, Stack, pool
 from seqjax.models.stacks import Stacked
 from seqjax.options import option
@@ -62,12 +63,12 @@ class Recurrent(Stacked):
         if not self.continues:
             self.bridge = [Bridge(cell.at(n), self.dtype) for n in range(self.num_layers)]
         if every:
-            self.context_input = nn.Dense(cell.width, use_bias=False, dtype=self.dtype)
-            self.readout_hidden = nn.Dense(2 * E, dtype=self.dtype)
-            self.readout_embedding = nn.Dense(2 * E, use_bias=False, dtype=self.dtype)
-            self.readout_context = nn.Dense(2 * E, use_bias=False, dtype=self.dtype)
+            self.context_input = Dense(cell.width, use_bias=False, dtype=self.dtype)
+            self.readout_hidden = Dense(2 * E, dtype=self.dtype)
+            self.readout_embedding = Dense(2 * E, use_bias=False, dtype=self.dtype)
+            self.readout_context = Dense(2 * E, use_bias=False, dtype=self.dtype)
         elif self.tie_embeddings and E != H:
-            self.readout_hidden = nn.Dense(E, dtype=self.dtype)
+            self.readout_hidden = Dense(E, dtype=self.dtype)
         if not self.tie_embeddings:
             width = E if every else H
             self.output_embedding = self.param('output_embedding', nn.initializers.normal(width ** -0.5),
@@ -118,8 +119,7 @@ class Recurrent(Stacked):
         elif self.tie_embeddings and hidden_BTH.shape[-1] != self.target_embedding.shape[-1]:
             x_BTD = self.readout_hidden(hidden_BTH)
         output_VD = self.target_embedding if self.tie_embeddings else self.output_embedding
-        return jnp.einsum('BTD,VD->BTV', x_BTD, output_VD.astype(self.dtype),
-                          preferred_element_type=jnp.float32) + self.output_bias
+        return logits(x_BTD, output_VD.astype(self.dtype)) + self.output_bias
 
 
 class RNN(Recurrent):

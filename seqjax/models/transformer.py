@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqjax.errors import UserError
+from seqjax.layers import products
 from seqjax.layers.attention import MemoryProjection
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import normaliser
@@ -17,6 +18,9 @@ from seqjax.options import option
 
 __all__ = ['Transformer']
 PAD = 0
+# So many layers stand side by side in the program: what a loop over layers copies in and out is saved, and compiling
+# takes no longer. (With `remat` none do: what is recomputed would be merged with what was computed.)
+UNROLLED = 6
 
 
 class Transformer(Translator):
@@ -108,10 +112,11 @@ class Transformer(Translator):
                     normalisation=self.normalisation, residual=self.residual)
 
     def stack(self, layer, in_axes):
-        """`layer`, scanned over num_layers: one compiled body however deep the stack is."""
+        """`layer`, scanned over num_layers: a compiled body of at most UNROLLED layers however deep the stack is."""
         body = nn.remat(layer, prevent_cse=False) if self.remat else layer
         return nn.scan(body, variable_axes={'params': 0, 'intermediates': 0, 'statistics': 0}, length=self.num_layers,
-                       split_rngs={'params': True, 'dropout': True}, in_axes=in_axes)
+                       split_rngs={'params': True, 'dropout': True}, in_axes=in_axes,
+                       unroll=1 if self.remat else UNROLLED)
 
     def embed(self, table_VD, tokens_BT, position_B1, length, learned_LD):
         """sqrt(D) times the embedding plus the position's encoding, for positions below `length`.
@@ -174,8 +179,7 @@ class Transformer(Translator):
         """Logits (B, T, V) of the decoder's top states, in float32."""
         if self.norm == 'before':
             x_BTD = self.decoder_norm(x_BTD, real_BT)
-        return jnp.einsum('BTD,VD->BTV', x_BTD, self.output_embedding.astype(self.dtype),
-                          preferred_element_type=jnp.float32)
+        return products.logits(x_BTD, self.output_embedding.astype(self.dtype))
 
     def partition_rules(self):
         """Widths are split: heads and feed-forward units over 'tensor', the model's width over 'fsdp'."""

@@ -1,0 +1,43 @@
+"""Products with weights: values and gradients are those of the plain product, in either dtype."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.test_util import check_grads
+
+from seqjax.layers import products
+
+RNG = np.random.default_rng(0)
+X, KERNEL, TABLE = (RNG.normal(size=shape).astype(np.float32) for shape in ((2, 3, 4), (4, 5), (6, 4)))
+
+
+@pytest.mark.parametrize(('function', 'weight', 'value'), [
+    (products.matmul, KERNEL, X.astype(float) @ KERNEL), (products.logits, TABLE, X.astype(float) @ TABLE.T)])
+def test_values_and_gradients(function, weight, value):
+    np.testing.assert_allclose(function(X, weight), value, rtol=1e-5, atol=1e-6)
+    slope = RNG.normal(size=value.shape).astype(np.float32)
+    to_x, to_weight = jax.vjp(function, jnp.asarray(X), jnp.asarray(weight))[1](jnp.asarray(slope))
+    flat, rows = slope.reshape(-1, slope.shape[-1]).astype(float), X.reshape(-1, 4)
+    turned = weight.T if function is products.matmul else weight
+    np.testing.assert_allclose(to_x, slope.astype(float) @ turned, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_weight, rows.T @ flat if function is products.matmul else flat.T @ rows,
+                               rtol=1e-5, atol=1e-6)
+    check_grads(function, (jnp.asarray(X), jnp.asarray(weight)), order=1, modes=['rev'], rtol=1e-2)
+
+
+@pytest.mark.parametrize('dtype', [None, 'float32'])
+def test_bfloat16_keeps_the_dtypes(dtype):
+    x, kernel = jnp.asarray(X, jnp.bfloat16), jnp.asarray(KERNEL, jnp.bfloat16)
+    out, pull = jax.vjp(lambda x, kernel: products.matmul(x, kernel, dtype), x, kernel)
+    assert out.dtype == (dtype or 'bfloat16')
+    assert {slope.dtype.name for slope in pull(jnp.ones_like(out))} == {'bfloat16'}
+    assert products.logits(x, jnp.asarray(TABLE, jnp.bfloat16)).dtype == 'float32'
+
+
+def test_dense_is_flax_dense():
+    ours, theirs = products.Dense(5, name='dense'), nn.Dense(5, name='dense')
+    params = theirs.init(jax.random.key(0), X)
+    assert jax.tree.structure(params) == jax.tree.structure(ours.init(jax.random.key(0), X))
+    np.testing.assert_array_equal(ours.apply(params, X), theirs.apply(params, X))
