@@ -168,7 +168,8 @@ def _percentiles(value: float, draws: np.ndarray, level: float, seeds: int) -> I
 
 def points_of(table: Table, x: str, y: str) -> dict[float, list[float]]:
     """The values of `y` at each `x`, as `estimate` takes them."""
-    return {place: part.column(y) for (place,), part in table.where(lambda row: x in row and y in row).groups(x).items()}
+    there = table.where(lambda row: x in row and y in row)
+    return {place: part.column(y) for (place,), part in there.groups(x).items()}
 
 
 def frontier(curves: Sequence[tuple[Sequence[float], Sequence[float]]], at: Sequence[float]) -> np.ndarray:
