@@ -10,7 +10,7 @@ from seqjax.data.vocabulary import BOS, EOS, UNK, Ragged
 from seqjax.prepared import prepare
 from seqjax.tasks.evaluation import Evaluator
 from seqjax.tasks.forced import forced
-from seqjax.tasks.prefixes import NOWHERE, by_distance, mistakes, right_after
+from seqjax.tasks.prefixes import NOWHERE, Reading, by_distance, mistakes, right_after
 
 
 def ready(experiment):
@@ -55,7 +55,8 @@ def test_every_token_is_that_of_the_model_by_hand(small, own, injected):
     best = [by_hand(params, source.row(i), target.row(i), True, NOWHERE, 0) for i in range(source.count())]
     target = Ragged.of([best[i] if i % 2 else target.row(i) for i in range(source.count())])
     wrong = mistakes(target, evaluator.codec.target.size)
-    found = right_after(evaluator, params, source, target, decoding, own, wrong if injected else None)
+    other = Reading(not own), Reading(own, wrong if injected else None)
+    found = right_after(evaluator, params, source, target, decoding, other)[1]
     judged = []
     for i, (right, place, word) in enumerate(zip(found, *wrong)):
         said = by_hand(params, source.row(i), target.row(i), own, place if injected else NOWHERE, word)
@@ -71,13 +72,14 @@ def test_models_of_the_catalogue(model):
     experiment = experiment.replace('model', hidden_size=8, num_layers=1).replace(
         'decoding', batch_size=8, max_length=6).replace('training', mesh='data=1')
     evaluator, params, (source, target), decoding = ready(experiment)
-    for right, one in zip(right_after(evaluator, params, source, target, decoding),
+    for right, one in zip(right_after(evaluator, params, source, target, decoding, [Reading()])[0],
                           forced(evaluator, params, source, target, decoding)):
         np.testing.assert_array_equal(right, one.right)
     best = Ragged.of([hypotheses[0].ids for hypotheses in evaluator.decode(params, source, decoding)])
-    assert all(right.all() for right in right_after(evaluator, params, source, best, decoding, own=True))
+    own = [Reading(own=True)]
+    assert all(right.all() for right in right_after(evaluator, params, source, best, decoding, own)[0])
     other = Ragged.of([[4 + (row[0] == 4), *row[1:]] for row in (best.row(i) for i in range(best.count()))])
-    rights = right_after(evaluator, params, source, other, decoding, own=True)
+    rights = right_after(evaluator, params, source, other, decoding, own)[0]
     assert all(not right[0] and right[1:].all() for right in rights), 'it reads its own first word, not the other'
 
 

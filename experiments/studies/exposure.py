@@ -14,7 +14,7 @@ from seqjax.studies.table import Row, Table, difference, interval
 from seqjax.tasks import floors
 from seqjax.tasks import scores as metrics
 from seqjax.tasks.by_position import by_place, middle_places
-from seqjax.tasks.prefixes import by_distance, mistakes, right_after
+from seqjax.tasks.prefixes import Reading, by_distance, mistakes, right_after
 
 __all__ = ['exposure']
 
@@ -80,15 +80,16 @@ def measure(subject: Subject) -> list[Row]:
     to the loss of `LEVEL` on the validation split."""
     source, target = subject.data.ids['test']
     wrong = mistakes(target, subject.codec.target.size)
-    asked = subject.evaluator, subject.params, source, target, subject.composed.decoding
-    rights = {(reads, injected): right_after(*asked, own=reads == 'own', wrong=wrong if injected else None)
-              for reads in ('true', 'own') for injected in (False, True)}
+    readings = {(reads, injected): Reading(reads == 'own', wrong if injected else None)
+                for reads in ('true', 'own') for injected in (False, True)}
+    rights = dict(zip(readings, right_after(subject.evaluator, subject.params, source, target,
+                                            subject.composed.decoding, list(readings.values()))))
     forced, free = rights['true', False], rights['own', False]
     places = [middle_places(len(right)) for right in forced]
     at = {name: by_place([100.0 * right for right in found], places, PLACES)
           for name, found in (('forced', forced), ('free', free))}
     gaps = np.subtract(at['forced'], at['free'])
-    # Until the wrong word, true ones are read: what an own word does after it is set against that, too.
+    # Own words after a wrong one are set against true ones without it, since both read true words up to there.
     after = {key: 100 * np.array(by_distance(found, wrong[0], FARTHEST)) for key, found in rights.items()}
     lost = {reads: after['true', False] - after[reads, True] for reads in ('true', 'own')}
     whole = {name: 100 * float(np.mean(np.concatenate(found))) for name, found in (('forced', forced), ('free', free))}

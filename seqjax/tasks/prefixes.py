@@ -1,7 +1,7 @@
 """Whether tokens are right when the decoder reads something else than the reference: its own words, or a wrong one."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,41 +13,48 @@ from seqjax.tasks.scheduled_sampling import one_by_one
 NOWHERE = -1
 
 
-def right_after(evaluator: Any, params: Any, source: Ragged, target: Ragged, decoding: Any, own: bool = False,
-                wrong: tuple[Sequence[int], Sequence[int]] | None = None) -> list[np.ndarray]:
-    """For each pair whether each target token, EOS included, is the likeliest at its place: bool (T,).
-
-    What is said is held against the reference place by place. A decoder that reads its own words does not stop at its
-    EOS, for the place after it is asked for too.
+class Reading(NamedTuple):
+    """What a decoder reads in place of the reference.
 
     Args:
-      own: whether the decoder reads the likeliest word of its own at each place, or the reference's. With `wrong`, the
-        reference's up to there and its own after.
+      own: its own likeliest word at each place. With `wrong`, the reference's up to there and its own after.
       wrong: of each pair the place whose token is read wrongly (`NOWHERE`: none is), and the token that is read
         there; see `mistakes`. Tokens up to that place, itself included, are judged as without.
     """
-    places, words = (np.asarray(part, np.int32) for part in wrong or ([NOWHERE] * source.count(),) * 2)
 
-    def tell(params, batch, places, words):
+    own: bool = False
+    wrong: tuple[Sequence[int], Sequence[int]] | None = None
+
+
+def right_after(evaluator: Any, params: Any, source: Ragged, target: Ragged, decoding: Any,
+                readings: Sequence[Reading]) -> list[list[np.ndarray]]:
+    """For each reading and pair, whether each target token, EOS included, is the likeliest at its place: bool (T,).
+
+    What is said is held against the reference place by place. A decoder that reads its own words does not stop at its
+    EOS, for the place after it is asked for too. All readings are one program, compiled once.
+    """
+    def tell(params, batch, own, places, words):
         model, T = evaluator.model, batch.target.shape[1]
         at_B1, word_B1 = places[batch.row][:, None], words[batch.row][:, None]
         tokens_BT = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
         columns_T = jnp.arange(T)  # column t reads target t - 1
         tokens_BT = jnp.where((at_B1 != NOWHERE) & (columns_T == at_B1 + 1), word_B1, tokens_BT)
         memory = model.apply({'params': params}, batch.source, method='encode')
-        if own:
-            own_BT = columns_T[1:] > jnp.where(at_B1 == NOWHERE, 0, at_B1 + 1)
-            tokens_BT = one_by_one(model, params, memory, tokens_BT, own_BT, lambda logits_BV, _: next_log_probs(
-                logits_BV).argmax(-1).astype(jnp.int32), None)
+        own_BT = own & (columns_T[1:] > jnp.where(at_B1 == NOWHERE, 0, at_B1 + 1))
+        tokens_BT = one_by_one(model, params, memory, tokens_BT, own_BT, lambda logits_BV, _: next_log_probs(
+            logits_BV).argmax(-1).astype(jnp.int32), None)
         logits_BTV = model.apply({'params': params}, tokens_BT, memory, method='decode')[0]
         return next_log_probs(logits_BTV).argmax(-1) == batch.target
 
     run = evaluator.placement.rows(tell)
-    found: list = [None] * source.count()
+    nowhere = np.full((2, source.count()), NOWHERE, np.int32)
+    found: list[list] = [[None] * source.count() for _ in readings]
     for rows, batch in evaluator.batches(source, target, decoding):
-        for row, right_T in zip(rows, run(params, batch, places, words)):
-            if row >= 0:
-                found[row] = right_T[:target.lengths[row]]
+        for reading, rights in zip(readings, found):
+            places, words = nowhere if reading.wrong is None else np.asarray(reading.wrong, np.int32)
+            for row, right_T in zip(rows, run(params, batch, np.bool_(reading.own), places, words)):
+                if row >= 0:
+                    rights[row] = right_T[:target.lengths[row]]
     return found
 
 
