@@ -45,9 +45,10 @@ def test_no_worse_than_scipy():
 
 @pytest.mark.parametrize(('law', 'floor'), [(Law(0.0, 50.0, 0.3), False), (Law(0.3, 400.0, 0.7), True)])
 def test_the_interval_holds_the_truth_as_often_as_it_says(law, floor):
-    """95 of 100, give or take what 200 experiments tell: not too seldom, and not because it is endless."""
+    """95 of 100, give or take what so many experiments tell: not too seldom, and not because it is endless. Without
+    the stretches of `estimate` it is 85."""
     rng = np.random.default_rng(1)
-    found = [estimate(made(law, rng), floor, samples=200).exponent for _ in range(200)]
+    found = [estimate(made(law, rng), floor, samples=200).exponent for _ in range(100 if floor else 200)]
     held = np.mean([one.low <= law.exponent <= one.high for one in found])
     assert 0.91 <= held <= 0.99, held
     assert np.median([one.high - one.low for one in found]) < 0.6 * law.exponent

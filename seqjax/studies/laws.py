@@ -16,7 +16,7 @@ from seqjax.errors import UserError
 from seqjax.studies.table import Interval, Table
 
 STARTS = (0.0, 0.5, 0.9)  # E that the search begins from, as shares of the least loss
-STEPS = 60
+STEPS = 40
 
 
 class Law(NamedTuple):
