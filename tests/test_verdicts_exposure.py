@@ -150,7 +150,7 @@ def test_exposure_measures_what_was_read(tmp_path, monkeypatch):
         'forced': 100, 'free': 0, 'gap': 100, 'gap_beginning': 100, 'gap_end': 100}
     assert overall['lost'] == pytest.approx(200 / 3)
     assert overall['recovered'] == pytest.approx(100 / 3)
-    assert overall['steps_to_loss'] == pytest.approx(18)
+    assert overall['steps_to_loss'] == pytest.approx(20 - 10 * (exposing.LEVEL - 0.5) / 2.5)
     by_distance = {(row['reads'], row['distance']): row['lost_at'] for row in rows if 'reads' in row}
     assert [by_distance['true', d] for d in (1, 2, 3, 4)] == [100, 100, 0, 0]
     assert [by_distance['own', d] for d in (1, 2, 3, 4)] == [100, 100, 100, 100]
