@@ -1,3 +1,5 @@
+import numpy as np
+
 from seqjax.data import reverse
 
 
@@ -26,3 +28,15 @@ def test_the_seed_decides():
     assert one != reverse.splits(50, 50, 50, seed=2)
     assert one['valid'][0][0] != one['test'][0][0]
     assert one['valid'] == reverse.splits(10, 50, 50, seed=1)['valid']
+
+
+def test_skewed_integers_are_as_frequent_as_zipf_has_it():
+    """Shares of 0..9 against (n + 1)^-1, and what is uniform stays as it was, number for number."""
+    drawn = [int(n) for source in reverse.splits(20_000, 1, 1, highest=9, skew=1.0)['train'][0] for n in source.split()]
+    shares = np.bincount(drawn, minlength=10) / len(drawn)
+    expected = 1 / np.arange(1, 11)
+    np.testing.assert_allclose(shares, expected / expected.sum(), rtol=0.03)
+    rng = np.random.default_rng((0, 0))
+    lengths = rng.integers(1, 25, 3, endpoint=True)
+    assert ' '.join(reverse.splits(3, 1, 1)['train'][0]) == ' '.join(map(str, rng.integers(
+        0, 49, lengths.sum(), endpoint=True)))

@@ -11,6 +11,7 @@ from seqjax.data.batches import Batch
 from seqjax.data.vocabulary import EOS, UNK
 from seqjax.decoding.greedy import rollout
 from seqjax.studies.subject import Subject
+from seqjax.training import flops
 
 Call = Callable[[], Any]  # gives arrays of jax, to be waited for
 
@@ -41,6 +42,12 @@ def stepping(subject: Subject, batch: Batch) -> Call:
         return sums
 
     return once
+
+
+def work(subject: Subject, batch: Batch) -> int:
+    """FLOPs in the matrix products of one training step on a batch of this shape; nothing is computed."""
+    learner = subject.ready.learner(1000)
+    return flops.count(learner.step, subject.ready.abstract_state(learner), batch)
 
 
 def forwarding(subject: Subject, batch: Batch) -> Call:

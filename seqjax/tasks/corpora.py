@@ -34,6 +34,7 @@ class Reverse(Translation):
     valid_size: int = option(1000, 'lists to validate on', at_least=1)
     test_size: int = option(1000, 'lists to test on', at_least=1)
     highest: int = option(49, 'highest integer', at_least=1)
+    skew: float = option(0.0, 'integer n is as frequent as (n + 1)^-skew; 0: all alike, 1: as words are', at_least=0.0)
     train_length: int = option(25, 'longest list of the training split', at_least=1)
     test_length: int = option(30, 'longest list of the validation and test splits', at_least=1)
     data_seed: int = option(0, 'seed of the lists', at_least=0)
@@ -41,7 +42,7 @@ class Reverse(Translation):
     def splits(self) -> dict[str, Text]:
         """Random lists, as text."""
         return reverse.splits(self.train_size, self.valid_size, self.test_size, self.highest, self.train_length,
-                              self.test_length, self.data_seed)
+                              self.test_length, self.data_seed, self.skew)
 
     def groups(self, sources: list[str]) -> dict[str, list[int]]:
         """Lists of the lengths seen in training, and longer ones."""

@@ -115,18 +115,19 @@ class ScheduledSampling:
 
 
 def one_by_one(model: Any, params: Any, memory: Any, tokens_BT: jax.Array, own_BT: jax.Array, draw: Draw,
-               dropout: jax.Array) -> jax.Array:
+               dropout: jax.Array | None) -> jax.Array:
     """`tokens_BT` with the model's own words where `own_BT` (B, T - 1) says so of columns 1 to T - 1.
 
-    Each is chosen after the model has read all columns before it, own words included; dropout differs in each step.
+    Each is chosen after the model has read all columns before it, own words included; dropout differs in each step,
+    and there is none where its key is none.
     """
     T, variables = tokens_BT.shape[1], {'params': params}
 
     def step(state: tuple, now: tuple) -> tuple:
         carry, token_B = state
         column, true_B, own_B = now
-        logits_BTV, carry = model.apply(variables, token_B[:, None], memory, carry, method='decode',
-                                        rngs={'dropout': jax.random.fold_in(dropout, column)})
+        rngs = None if dropout is None else {'dropout': jax.random.fold_in(dropout, column)}
+        logits_BTV, carry = model.apply(variables, token_B[:, None], memory, carry, method='decode', rngs=rngs)
         token_B = jnp.where(own_B, draw(logits_BTV[:, -1], column), true_B)
         return (carry, token_B), token_B
 
