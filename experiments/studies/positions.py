@@ -44,8 +44,9 @@ def positions(form: Form = 'full') -> Study:
         expect='The encoder, and a decoder of one layer, are bags of words exactly; a causal decoder of two layers is '
                'not, since what a word sees depends on where it stands; the linear map is exact; no encoding '
                'that is added to embeddings goes far beyond the training lengths.',
-        base={'experiment': 'reverse', 'task.highest': 9, 'task.train_length': longest, 'task.test_length': 2 * longest,
-              'task.max_length': 2 * longest + 2, 'task.buckets': 1, 'task.train_size': 60 if small else 20_000,
+        base={'experiment': 'reverse', 'task.highest': 9, 'task.train_length': longest,
+              'task.test_length': 2 * longest - small, 'task.max_length': 2 * longest + 2 * (not small),
+              'task.buckets': 1, 'task.train_size': 60 if small else 20_000,
               'task.valid_size': 10 if small else 100, 'task.test_size': rows, 'task.metric': 'loss',
               'model.hidden_size': 8 if small else 64, 'model.num_heads': 4 if not small else 2,
               'model.feedforward_size': 16 if small else 128, 'training.batch_size': 16 if small else 64,
