@@ -95,12 +95,13 @@ def encoder_layer(p, x, norm, num_heads, told=NOTHING, causal=False, residual=Tr
     return x, *seen
 
 
-def decoder_layer(p, x, memory, key, value, norm, num_heads, told=NOTHING, residual=True):
+def decoder_layer(p, x, memory, key, value, norm, num_heads, told=NOTHING, residual=True,
+                  causal=True):
     """(T, D) to (T, D), and the weights on the target (H, T, T) and on the source (H, T, S)."""
     seen = []
 
     def attend(x):
-        y, weights = self_attention(p['self_attention'], x, num_heads, causal=True, told=told)
+        y, weights = self_attention(p['self_attention'], x, num_heads, causal=causal, told=told)
         seen.append(weights)
         return y
 
@@ -138,12 +139,12 @@ def transformer(model, params, source_S, tokens_T):
         x, weights = encoder_layer(layer(p['encoder'], n), x, norm, heads, told, residual=model.residual)
         seen['encoder'].append(weights)
     memory = normalised(p.get('encoder_norm'), x) if norm == 'before' else x
-    told = Told(model.positions, p.get('decoder_relative'))
+    told = Told(model.positions, p.get('decoder_relative'), bidirectional=not model.causal)
     x = embed('target', tokens_T)
     for n in range(model.num_layers):
         key, value = p['memory']['key_value'][:, n, 0], p['memory']['key_value'][:, n, 1]
         x, mine, theirs = decoder_layer(layer(p['decoder'], n), x, memory, key, value, norm, heads, told,
-                                        model.residual)
+                                        model.residual, model.causal)
         seen['decoder'].append(mine)
         seen['cross'].append(theirs)
     if norm == 'before':
@@ -162,10 +163,12 @@ def decoder_only(model, params, source_S, tokens_T):
     if model.positions == 'sinusoidal':
         x = x + positions(len(x), model.hidden_size)
     both = model.prefix_mask == 'prefix'
-    told = Told(model.positions, p.get('decoder_relative'), bidirectional=both)
+    told = Told(model.positions, p.get('decoder_relative'), bidirectional=both or not model.causal)
     visible = np.tri(len(x), dtype=bool)
     if both:
         visible[:S, :S] = True
+    if not model.causal:
+        visible[S:, S:] = True
     seen = []
     for n in range(model.num_layers):
         x, weights = encoder_layer(layer(p['decoder'], n), x, model.norm, model.num_heads, told, visible,

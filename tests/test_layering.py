@@ -34,8 +34,8 @@ for number, joint in enumerate(JOINTS):
     ARROWS[joint] = ' '.join([*rooms, *JOINTS[:number]])
 ARROWS |= {
     'compose': 'errors catalogue flags experiment',
-    'studies': 'errors options files catalogue flags compose experiment prepared rundir run reuse data tasks decoding '
-               'training',
+    'studies': 'errors options files catalogue flags compose experiment prepared rundir run reuse layers data tasks '
+               'decoding training',
     'experiments': 'errors options catalogue experiment tasks models decoding training studies',
     'launcher': 'errors options files compilation catalogue flags data training experiment compose studies ' + ' '.join(
         JOINTS),

@@ -21,19 +21,21 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def dot_product_attention(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, mask_BTS: jax.Array, drop=None,
-                          bias_BHTS: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+                          bias_BHTS: jax.Array | None = None, scale: bool = True) -> tuple[jax.Array, jax.Array]:
     """softmax(Q K^T / sqrt(d_k)) V, equation 1.
 
     Args:
       mask_BTS: True where a query may look; broadcast over B and T.
       drop: a function applied to the weights (dropout), or None.
       bias_BHTS: added to the scaled scores (relative positions), or None.
+      scale: whether scores are divided by sqrt(d_k).
 
     Returns:
       The context (B, T, H, K) in the dtype of `v_BSHK` and the weights (B, H, T, S) in float32, before dropout.
     """
     scores_BHTS = jnp.einsum('BTHK,BSHK->BHTS', q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
-    scores_BHTS = scores_BHTS * q_BTHK.shape[-1] ** -0.5
+    if scale:
+        scores_BHTS = scores_BHTS * q_BTHK.shape[-1] ** -0.5
     if bias_BHTS is not None:
         scores_BHTS = scores_BHTS + bias_BHTS
     weights_BHTS = masked_softmax(scores_BHTS, mask_BTS[:, None])
@@ -53,6 +55,7 @@ class SelfAttention(nn.Module):
     num_heads: int
     dropout: float = 0.0
     dtype: str = 'float32'
+    scale: bool = True
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array, mask_BTS: jax.Array, cache=None, relative: Relative = Relative(),
@@ -91,7 +94,7 @@ class SelfAttention(nn.Module):
             before = prefix[0].shape[1]
             k_BTHK, v_BTHK = (jnp.concatenate([old, new], axis=1) for old, new in zip(prefix, (k_BTHK, v_BTHK)))
         context_BTHK, weights_BHTS = dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask_BTS, Dropout(self.dropout),
-                                                           relative.bias_BHTS)
+                                                           relative.bias_BHTS, self.scale)
         if prefix is not None:
             self.sow('intermediates', 'cross_attention', weights_BHTS[..., :before])
         self.sow('intermediates', 'self_attention', weights_BHTS[..., before:])
@@ -105,6 +108,7 @@ class CrossAttention(nn.Module):
     num_heads: int
     dropout: float = 0.0
     dtype: str = 'float32'
+    scale: bool = True
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, mask_BS: jax.Array) -> jax.Array:
@@ -113,7 +117,7 @@ class CrossAttention(nn.Module):
         query_DD = self.param('query', projection_init(), (width, width))
         q_BTHK = matmul(x_BTD, query_DD.astype(self.dtype)).reshape(*x_BTD.shape[:2], self.num_heads, -1)
         context_BTHK, weights_BHTS = dot_product_attention(q_BTHK, k_BSHK, v_BSHK, mask_BS[:, None],
-                                                           Dropout(self.dropout))
+                                                           Dropout(self.dropout), scale=self.scale)
         self.sow('intermediates', 'cross_attention', weights_BHTS)
         out_DD = self.param('output', projection_init(), (width, width))
         return matmul(context_BTHK.reshape(x_BTD.shape), out_DD.astype(self.dtype))

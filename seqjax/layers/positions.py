@@ -32,6 +32,20 @@ def sinusoids(length: int, width: int) -> np.ndarray:
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(length, -1)[:, :width].astype(np.float32)
 
 
+def shift(offset: int, width: int) -> np.ndarray:
+    """The map M (width, width), in float64, of PE[pos + offset] = PE[pos] M at every position (`width` even).
+
+    "For any fixed offset k, PE_{pos+k} can be represented as a linear function of PE_pos" (Vaswani et al. 2017, section
+    3.5): each pair of sine and cosine is turned by offset / 10000^(2i / width), so that M is a rotation.
+    """
+    angle_P = offset / 10000.0 ** (2.0 * np.arange(width // 2) / width)
+    sine = np.arange(0, width, 2)
+    M = np.zeros((width, width))
+    M[sine, sine] = M[sine + 1, sine + 1] = np.cos(angle_P)
+    M[sine + 1, sine], M[sine, sine + 1] = np.sin(angle_P), -np.sin(angle_P)
+    return M
+
+
 class Turn(NamedTuple):
     """Cosines and sines of the angles by which rotary positions turn each pair: (B or 1, T, 1, K / 2), float32."""
 

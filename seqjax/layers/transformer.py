@@ -60,12 +60,14 @@ class EncoderLayer(nn.Module):
     dtype: str = 'float32'
     normalisation: str = 'layer'
     residual: bool = True
+    scale: bool = True
 
     @nn.compact
     def __call__(self, x_BSD: jax.Array, mask_BTS: jax.Array,
                  relative: Relative = Relative()) -> tuple[jax.Array, None]:
         """Maps (B, S, D) to (B, S, D)."""
-        attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, name='self_attention')
+        attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, self.scale,
+                                  name='self_attention')
         feedforward = FeedForward(self.feedforward_size, self.dtype, name='feedforward')
 
         def residual(name):
@@ -94,6 +96,7 @@ class DecoderLayer(nn.Module):
     dtype: str = 'float32'
     normalisation: str = 'layer'
     residual: bool = True
+    scale: bool = True
     cross: bool = True
 
     @nn.compact
@@ -116,7 +119,8 @@ class DecoderLayer(nn.Module):
         """
         x_BTD, cache, layer = carry
         kept = None
-        attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, name='self_attention')
+        attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, self.scale,
+                                  name='self_attention')
         feedforward = FeedForward(self.feedforward_size, self.dtype, name='feedforward')
 
         def residual(name):
@@ -130,7 +134,8 @@ class DecoderLayer(nn.Module):
 
         x_BTD = residual('self_attention_residual')(x_BTD, attend, real_BT)
         if self.cross:
-            cross = CrossAttention(self.num_heads, self.attention_dropout, self.dtype, name='cross_attention')
+            cross = CrossAttention(self.num_heads, self.attention_dropout, self.dtype, self.scale,
+                                   name='cross_attention')
             x_BTD = residual('cross_attention_residual')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS), real_BT)
         x_BTD = residual('feedforward_residual')(x_BTD, feedforward, real_BT)
         self.sow('intermediates', 'hidden', x_BTD)

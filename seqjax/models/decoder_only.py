@@ -11,7 +11,7 @@ from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import normaliser
 from seqjax.layers.transformer import DecoderLayer
 from seqjax.models.contract import shift_right, shown
-from seqjax.models.transformer import PAD, Transformer
+from seqjax.models.transformer import Transformer
 from seqjax.options import option
 
 __all__ = ['DecoderOnly']
@@ -49,7 +49,7 @@ class DecoderOnly(Transformer):
         self.joint_positions = None
         if self.positions == 'learned':
             self.joint_positions = self.table('position_embedding', self.source_length + self.target_length)
-        self.decoder_relative = self.relative(self.prefix_mask == 'prefix')
+        self.decoder_relative = self.relative(self.prefix_mask == 'prefix' or not self.causal)
         self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 5 * (nn.broadcast,))(**self.layer_fields(), cross=False)
         self.embedding_dropout = Dropout(self.dropout)
         if self.norm == 'before':
@@ -57,7 +57,7 @@ class DecoderOnly(Transformer):
 
     def encode(self, source_BS: jax.Array) -> Any:
         """The source's mask (B, S) and its keys and values in every layer (N, B, S, H, K)."""
-        mask_BS, S = source_BS != PAD, source_BS.shape[1]
+        mask_BS, S = self.real(source_BS), source_BS.shape[1]
         where_1S = jnp.arange(S)[None]
         visible_SS = jnp.ones((S, S), bool) if self.prefix_mask == 'prefix' else jnp.tri(S, dtype=bool)
         x_BSD = self.embed(self.source_embedding, source_BS, jnp.zeros((1, 1), jnp.int32), S, self.joint_positions)
@@ -78,7 +78,8 @@ class DecoderOnly(Transformer):
         begin_B1 = mask_BS.sum(axis=1, keepdims=True)  # the first position that is the target's
         slot_BT, slots_L = position_B1 + jnp.arange(T), jnp.arange(length)
         mask_BTS = jnp.broadcast_to(mask_BS[:, None], (B, T, S))
-        mask_BTL = jnp.concatenate([mask_BTS, slots_L <= slot_BT[:, :, None]], axis=2)
+        mask_BTT = jnp.broadcast_to(self.seen(tokens_BT, slot_BT, slots_L, carry is not None), (B, T, length))
+        mask_BTL = jnp.concatenate([mask_BTS, mask_BTT], axis=2)
         where_BL = jnp.concatenate([jnp.broadcast_to(jnp.arange(S), (B, S)), begin_B1 + slots_L], axis=1)
         x_BTD = self.embed(self.target_embedding, tokens_BT, begin_B1 + position_B1, S + length, self.joint_positions)
         (x_BTD, cache, _), _ = self.decoder(

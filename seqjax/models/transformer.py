@@ -45,6 +45,10 @@ class Transformer(Translator):
     norm: Literal['before', 'after'] = option('before', 'normalise before each sub-layer, or after as in the paper',
                                               when={'normalisation': ('layer', 'rms', 'batch')})
     residual: bool = option(True, 'a residual connection around each sub-layer')
+    scale_scores: bool = option(True, 'divide scores by sqrt(d_k); false is an ablation')
+    causal: bool = option(True, 'a target token sees those before it alone; false is an ablation, in which the '
+                          'teacher-forced decoder sees what it has to predict')
+    padding_mask: bool = option(True, 'nobody sees padding; false is an ablation, in which it passes for words')
     positions: Positions = option('sinusoidal', 'position encoding; learned ones end at the longest sentence that '
                                   'the task admits')
     tie: Literal['none', 'target', 'all'] = option(
@@ -54,11 +58,16 @@ class Transformer(Translator):
 
     @property
     def parallel_decoder(self) -> bool:
-        """All target positions attend at once."""
-        return True
+        """All target positions attend at once. (A decoder that sees the future says nothing of its own in one pass.)"""
+        return self.causal
 
     def check(self) -> None:
-        """Refuses heads that do not divide the width or cannot be turned, and vocabularies that cannot be tied."""
+        """Refuses heads that do not divide the width or cannot be turned, vocabularies that cannot be tied, and masks
+        that are off where something else needs them."""
+        for name in ('causal', 'padding_mask'):
+            if self.normalisation == 'batch' and not getattr(self, name):
+                raise UserError(f'--model.{name}=false does not go with --model.normalisation=batch, whose statistics '
+                                'are of real words and of a model that generates; choose layer, rms or none')
         if self.hidden_size % self.num_heads:
             raise UserError(f'--model.num_heads={self.num_heads} does not divide --model.hidden_size='
                             f'{self.hidden_size}; choose a divisor')
@@ -96,7 +105,7 @@ class Transformer(Translator):
         learned = self.positions == 'learned'
         self.source_positions = self.table('source_position_embedding', self.source_length) if learned else None
         self.target_positions = self.table('target_position_embedding', self.target_length) if learned else None
-        self.encoder_relative, self.decoder_relative = self.relative(True), self.relative(False)
+        self.encoder_relative, self.decoder_relative = self.relative(True), self.relative(not self.causal)
         self.encoder = self.stack(EncoderLayer, in_axes=nn.broadcast)(**self.layer_fields())
         self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 5 * (nn.broadcast,))(**self.layer_fields())
         self.memory = MemoryProjection(self.num_layers, self.num_heads, self.dtype)
@@ -109,7 +118,7 @@ class Transformer(Translator):
         """What every layer is told."""
         return dict(num_heads=self.num_heads, feedforward_size=self.feedforward_size, norm=self.norm,
                     dropout=self.dropout, attention_dropout=self.attention_dropout, dtype=self.dtype,
-                    normalisation=self.normalisation, residual=self.residual)
+                    normalisation=self.normalisation, residual=self.residual, scale=self.scale_scores)
 
     def stack(self, layer, in_axes):
         """`layer`, scanned over num_layers: a compiled body of at most UNROLLED layers however deep the stack is."""
@@ -133,13 +142,26 @@ class Transformer(Translator):
             x_BTD = x_BTD + table_LD[position_B1 + jnp.arange(tokens_BT.shape[1])]
         return self.embedding_dropout(x_BTD.astype(self.dtype))
 
+    def real(self, tokens_BS: jax.Array) -> jax.Array:
+        """Where tokens are seen: True on words, and without the padding mask on padding too."""
+        return tokens_BS != PAD if self.padding_mask else jnp.ones(tokens_BS.shape, bool)
+
+    def seen(self, tokens_BT: jax.Array, where_BT: jax.Array, slots_L: jax.Array, cached: bool) -> jax.Array:
+        """Which slot of the target each of `tokens_BT` sees: (B or 1, T, L).
+
+        Without the causal mask all of them, where the target is given; while it is generated nothing comes after.
+        """
+        if self.causal or cached:
+            return slots_L <= where_BT[:, :, None]
+        return jnp.broadcast_to(self.real(tokens_BT)[:, None], (*tokens_BT.shape, len(slots_L)))
+
     def target_limit(self) -> int | None:
         """The number of learned positions."""
         return self.target_length if self.positions == 'learned' else None
 
     def encode(self, source_BS: jax.Array) -> Any:
         """The source's mask (B, S) and, for every decoder layer, its projected keys and values (N, B, S, H, K)."""
-        mask_BS, S = source_BS != PAD, source_BS.shape[1]
+        mask_BS, S = self.real(source_BS), source_BS.shape[1]
         x_BSD = self.embed(self.source_embedding, source_BS, jnp.zeros((1, 1), jnp.int32), S, self.source_positions)
         where_1S = jnp.arange(S)[None]
         x_BSD, _ = self.encoder(x_BSD, mask_BS[:, None, :], self.encoder_relative(where_1S, where_1S))
@@ -165,7 +187,7 @@ class Transformer(Translator):
             position_B, cache, length = carry['position'], (carry['keys'], carry['values']), carry['keys'].shape[2]
             position_B1 = position_B[:, None]
         where_BT, slots_L = position_B1 + jnp.arange(T), jnp.arange(length)
-        mask_BTL = slots_L <= where_BT[:, :, None]
+        mask_BTL = self.seen(tokens_BT, where_BT, slots_L, carry is not None)
         x_BTD = self.embed(self.target_embedding, tokens_BT, position_B1, length, self.target_positions)
         relative, real_BT = self.decoder_relative(where_BT, slots_L[None]), counted(tokens_BT, memory['mask'])
         (x_BTD, cache, _), _ = self.decoder(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from seqjax.experiment import Experiment
 from seqjax.prepared import Prepared, prepare
@@ -74,3 +75,9 @@ class Subject:
     def params(self) -> Any:
         """The parameters."""
         return self._opened[1]
+
+
+def fresh(model: Any, seed: int) -> Any:
+    """Parameters of a sized model that nobody has trained."""
+    tokens = np.ones((1, 2), np.int32)
+    return jax.jit(model.init)(jax.random.key(seed), tokens, tokens)['params']
