@@ -59,7 +59,8 @@ def test_gain_multiplies_what_multiplies_a_state():
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(loud)) if (a != b).any()}
     assert changed == {f'{side}/layer_0/{name}' for side in ('encoder', 'decoder')
                        for name in ('recurrent_kernel', 'skip_kernel')}
-    np.testing.assert_allclose(loud['encoder']['layer_0']['skip_kernel'], 4 * params['encoder']['layer_0']['skip_kernel'])
+    after, before = (tree['encoder']['layer_0']['skip_kernel'] for tree in (loud, params))
+    np.testing.assert_allclose(after, 4 * before)
     drawn = ready(RNN, time_skip=3, recurrent_gain=4.0)[1]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), drawn, loud)
 

@@ -3,12 +3,11 @@
 import json
 from typing import Any
 
-import jax
 import numpy as np
 
 from seqjax.data.puzzles import difficulty
 from seqjax.studies import charts, gradients
-from seqjax.studies.axes import Settings, chain, cross, grid
+from seqjax.studies.axes import chain, cross, grid
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Interval, Row, Table, difference, interval
@@ -37,6 +36,7 @@ def gates(form: Form = 'full') -> Study:
     Cost: 69 runs of 800 steps, estimated at ten minutes on two idle cores with --workers=2; --quick at two.
     """
     steps = {'full': 800, 'quick': 300, 'smoke': 4}[form]
+    tiny = {'task.train_size': 100, 'task.valid_size': 8, 'task.test_size': 30, 'training.batch_size': 8}
     lstm, gains = {'model': 'lstm'}, {'rnn': 2.0, 'lstm': 4.0}
     axes = [{'model': 'rnn'}, *grid({'model': ('lstm',), 'model.forget_bias': (0.0, 1.0, 3.0)})]
     if form == 'full':
@@ -63,7 +63,7 @@ def gates(form: Form = 'full') -> Study:
               'model.hidden_size': 32 if form != 'smoke' else 8, 'training.steps': steps,
               'training.evaluate_every': steps, 'training.checkpoint_every': steps, 'optimizer.clip_norm': 1.0,
               'optimizer.warmup_steps': min(50, steps // 2)}
-             | ({'task.train_size': 100, 'task.valid_size': 8, 'task.test_size': 30, 'training.batch_size': 8} if form == 'smoke' else {}),
+             | (tiny if form == 'smoke' else {}),
         axes=axes, measure=lambda subject: measure(subject, GAINS), verdict=verdict, figures=figures,
         seeds={'full': 3, 'quick': 2, 'smoke': 1}[form],
         floors=lambda subject: [{'floor': 'a word at random', 'recall': 100 / subject.composed.task.symbols,
@@ -82,10 +82,9 @@ def measure(subject: Subject, gains: tuple[float, ...]) -> list[Row]:
     right = np.array([100.0 * (line == target) for line, target in zip(lines, targets, strict=True)])
     hard = np.array([difficulty(source) for source in sources])
     records = [json.loads(line) for line in (subject.workdir / 'metrics.jsonl').read_text().splitlines()]
-    start = jax.jit(subject.ready.initialise)(jax.random.key(subject.composed.training.seed))
     rows: list[Row] = []
     reached = {}
-    for when, params, factors in (('start', start, gains), ('trained', subject.params, (1.0,))):
+    for when, params, factors in (('start', subject.fresh, gains), ('trained', subject.params, (1.0,))):
         for gain in factors:
             found = gradients.reach(model, gradients.amplified(params, gain), DISTANCES)
             rows += [{'when': when, 'gain': gain, 'distance': d, 'log_gradient': float(x)} for d, x in zip(

@@ -1,8 +1,10 @@
 """Small questions whose answer is one word, each of which asks for one thing that memory and attention do.
 
 recall: the first word of the source, behind it so many others.       'c a f b' -> 'c'
-witnesses: speakers tell what they heard, each right as often as it is known to be.  'c/0 a/2 c/1' -> 'c'
-hops: a one-to-one map as links, in random order, and a word from which to follow them.  'a>c c>b b>a a?2' -> 'b'
+witnesses: speakers tell what they heard, each right as often as it is known to be.  'c0 a2 c1' -> 'c'
+hops: a one-to-one map as links, in random order, and a word from which to follow them.  'ac cb ba a2' -> 'b'
+
+Witness and level, link, and word and number of links are one word each, which no tokenizer takes apart.
 """
 
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ LETTERS = 'abcdefghijklmnopqrstuvwxyz'
 
 
 def splits(kind: Kind, sizes: dict[str, int], symbols: int = 8, length: int = 30, hops: int = 4,
-           reliabilities: Sequence[float] = (0.9, 0.4, 0.125), seed: int = 0) -> Splits:
+           reliabilities: Sequence[float] = (0.7, 0.15, 0.05), seed: int = 0) -> Splits:
     """Questions and answers, drawn independently; each split has a generator of its own.
 
     Args:
@@ -50,21 +52,21 @@ def witnesses(rng: np.random.Generator, symbols: int, length: int, reliabilities
     levels = rng.integers(len(reliabilities), size=count)
     right = rng.random(count) < np.asarray(reliabilities)[levels]
     said = np.where(right, truth, (truth + rng.integers(1, symbols, size=count)) % symbols)
-    return ' '.join(f'{LETTERS[word]}/{level}' for word, level in zip(said, levels)), LETTERS[truth]
+    return ' '.join(f'{LETTERS[word]}{level}' for word, level in zip(said, levels)), LETTERS[truth]
 
 
 def follow(rng: np.random.Generator, symbols: int, hops: int) -> tuple[str, str]:
     """Where 1 to `hops` links lead; the map is one cycle through all words, so that no way ends early."""
     order, count = rng.permutation(symbols), int(rng.integers(1, hops + 1))
     at = int(rng.integers(symbols))
-    links = [f'{LETTERS[order[i]]}>{LETTERS[order[(i + 1) % symbols]]}' for i in rng.permutation(symbols)]
-    return ' '.join([*links, f'{LETTERS[order[at]]}?{count}']), LETTERS[order[(at + count) % symbols]]
+    links = [f'{LETTERS[order[i]]}{LETTERS[order[(i + 1) % symbols]]}' for i in rng.permutation(symbols)]
+    return ' '.join([*links, f'{LETTERS[order[at]]}{count}']), LETTERS[order[(at + count) % symbols]]
 
 
 def difficulty(source: str) -> int:
     """What makes a question hard: words behind the first, witnesses less one, or links to follow."""
-    last = source.split()[-1]
-    return int(last.partition('?')[2]) if '?' in last else len(source.split()) - 1
+    words = source.split()
+    return int(words[-1][1:]) if words[0][1:].isalpha() else len(words) - 1
 
 
 def vote(source: str, symbols: int, reliabilities: Sequence[float], weighted: bool) -> np.ndarray:
@@ -75,7 +77,7 @@ def vote(source: str, symbols: int, reliabilities: Sequence[float], weighted: bo
     """
     score = np.zeros(symbols)
     for voice in source.split():
-        word, level = voice.split('/')
+        word, level = voice[0], voice[1:]
         r = np.clip(reliabilities[int(level)], 1e-9, 1 - 1e-9)
         score[LETTERS.index(word)] += np.log(r * (symbols - 1) / (1 - r)) if weighted else 1.0
     winners = np.isclose(score, score.max(), rtol=0, atol=1e-9)

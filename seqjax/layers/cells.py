@@ -51,8 +51,8 @@ def lstm_step(cell: 'Cell', carry: Carry, projected_BG: jax.Array, weights: Weig
     Normalised: N(W x_t) + N(U h_{t-1}) + b, the four gates as one vector, and h_t = o tanh(N(c_t)) (Ba et al. 2016,
     supplementary material; Cooijmans et al. 2017, equations 6 to 8). The state c_t itself is handed on as it is.
 
-    A gate that is removed is 1 (Greff et al. 2017, NIG, NFG and NOG); a path that is cut carries 0 from step to step: no
-    f c_{t-1}, or no U h_{t-1}.
+    A gate that is removed is 1 (Greff et al. 2017, NIG, NFG and NOG); a path that is cut carries 0 from step to step:
+    no f c_{t-1}, or no U h_{t-1}.
     """
     cell_BH, hidden_BH = (jnp.zeros_like(x) if cell.cut == name else x for x, name in zip(carry, ('cell', 'hidden')))
     recurrent_BG = norm('recurrent', multiply(hidden_BH, weights['recurrent']))

@@ -37,9 +37,9 @@ class Recurrence(nn.Module):
 
     Kernels are drawn gate by gate: input kernels Glorot uniform, recurrent ones orthogonal (they keep a state's norm
     over many steps at any width, where the uniform(-0.08, 0.08) of Sutskever et al. 2014 was meant for 1000 units),
-    times `cell.gain`. Biases are 0, and `cell.forget_bias` for the forget gate. Gains of normalisation are 1, and 0.1 for batch
-    normalisation (Cooijmans et al. 2017). Its statistics of W x are over all tokens (Laurent et al. 2016), those of U h
-    and c over the rows at one step, and the running ones are each step's own (Cooijmans et al. 2017).
+    times `cell.gain`. Biases are 0, and `cell.forget_bias` for the forget gate. Gains of normalisation are 1, and 0.1
+    for batch normalisation (Cooijmans et al. 2017). Its statistics of W x are over all tokens (Laurent et al. 2016),
+    those of U h and c over the rows at one step, and the running ones are each step's own (Cooijmans et al. 2017).
     """
 
     cell: Cell

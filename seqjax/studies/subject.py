@@ -61,9 +61,8 @@ class Subject:
     def _opened(self) -> tuple[Evaluator, Any]:
         if self.trained:
             return opened(self.workdir, self.composed, self.codec)
-        params = jax.jit(self.ready.initialise)(jax.random.key(self.composed.training.seed))
         evaluator = Evaluator(self.composed.task, self.model, self.codec, self.ready.placement)
-        return evaluator, self.ready.placement.place_state(params)
+        return evaluator, self.ready.placement.place_state(self.fresh)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -74,3 +73,8 @@ class Subject:
     def params(self) -> Any:
         """The parameters."""
         return self._opened[1]
+
+    @property
+    def fresh(self) -> Any:
+        """The parameters that its seed begins with."""
+        return jax.jit(self.ready.initialise)(jax.random.key(self.composed.training.seed))

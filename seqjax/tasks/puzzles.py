@@ -20,7 +20,7 @@ class Puzzle(Translation):
     length: int = option(30, 'most words behind the first, or most witnesses', at_least=1,
                          when={'kind': ('recall', 'witnesses')})
     reliabilities: tuple[float, float, float] = option(
-        (0.9, 0.4, 0.125), 'how often a witness of level 0, 1 and 2 is right', at_least=0, at_most=1,
+        (0.7, 0.15, 0.05), 'how often a witness of level 0, 1 and 2 is right', at_least=0, at_most=1,
         when={'kind': ('witnesses',)})
     hops: int = option(4, 'most links to follow; fewer than there are words', at_least=1, when={'kind': ('hops',)})
     data_seed: int = option(0, 'seed of the questions', at_least=0)
