@@ -75,6 +75,10 @@ def test_the_task_reads_its_options():
     assert {len(source.split()) for source in text['test'][0]} == {5}
     assert text == task.splits()
     assert Puzzle(kind='hops', symbols=4, hops=2, train_size=30, data_seed=1).splits()['train'] != text['train']
+    judge = Puzzle(kind='witnesses', symbols=3, reliabilities=(0.9, 0.4, 0.1))
+    assert (judge.polled('a2 b0', 'b', True), judge.polled('a2 b0', 'b', False)) == (1.0, 0.5)
+    assert judge.difficulty('a2 b0') == 1
+    assert judge.retold('a2 b0') == puzzles.retold(2, 3, (0.9, 0.4, 0.1))
     with pytest.raises(UserError, match=r'--task\.hops=4 leads around the 4 words') as caught:
         Puzzle(kind='hops', symbols=4, hops=4).splits()
     assert '\n' not in str(caught.value)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.data.puzzles import difficulty
 from seqjax.studies import charts, gradients
 from seqjax.studies.axes import chain, cross, grid
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
@@ -80,7 +79,7 @@ def measure(subject: Subject, gains: tuple[float, ...]) -> list[Row]:
     lines = (subject.workdir / 'predictions' / 'test.txt').read_text(encoding='utf-8').split('\n')[:-1]
     sources, targets = subject.data.text['test']
     right = np.array([100.0 * (line == target) for line, target in zip(lines, targets, strict=True)])
-    hard = np.array([difficulty(source) for source in sources])
+    hard = np.array([task.difficulty(source) for source in sources])
     records = [json.loads(line) for line in (subject.workdir / 'metrics.jsonl').read_text().splitlines()]
     rows: list[Row] = []
     reached = {}

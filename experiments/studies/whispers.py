@@ -1,11 +1,9 @@
 """Chinese whispers: a chain that retells, against one that may ask everybody before it, once or several times."""
 
-import functools
 from typing import Any
 
 import numpy as np
 
-from seqjax.data import puzzles
 from seqjax.studies import charts
 from seqjax.studies.axes import Settings, chain, cross
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
@@ -76,7 +74,7 @@ def shares(task: Any, sources: Any, right: np.ndarray) -> list[Row]:
 
     Hard is two links or more, or the third of the questions that have most words or witnesses.
     """
-    hard = np.array([puzzles.difficulty(source) for source in sources])
+    hard = np.array([task.difficulty(source) for source in sources])
     least = 2 if task.kind == 'hops' else 2 * task.length // 3
     width = 1 if task.kind == 'hops' else max(1, task.length // 6)
     rows: list[Row] = [{'right': float(right.mean()), 'hard': float(right[hard >= least].mean())}]
@@ -97,18 +95,15 @@ def measure(subject: Subject) -> list[Row]:
 
 def trivial(subject: Subject) -> list[Row]:
     """A word at random, for each question; and of witnesses a poll, the best of polls, and the last of a chain."""
-    kind = type(subject.composed.task)
-    task = kind(kind='witnesses', length=20)
-    K, r = task.symbols, task.reliabilities
+    task = type(subject.composed.task)(kind='witnesses', length=20)
     sources, targets = task.splits()['test']
-    truth = [puzzles.LETTERS.index(target) for target in targets]
-    rows: list[Row] = [{'floor': 'a word at random', 'right': 100 / K, 'hard': 100 / K}]
+    even = 100 / task.symbols
+    rows: list[Row] = [{'floor': 'a word at random', 'right': even, 'hard': even}]
     for name, guess in (
-            ('a poll of the witnesses', functools.partial(puzzles.vote, weighted=False)),
-            ('a poll weighted by log odds (the best there is)', functools.partial(puzzles.vote, weighted=True)),
-            ('the last of as many who retell', lambda source, symbols, reliabilities: np.full(symbols, puzzles.retold(
-                puzzles.difficulty(source) + 1, symbols, reliabilities)))):
-        right = np.array([100 * guess(source, symbols=K, reliabilities=r)[at] for source, at in zip(sources, truth)])
+            ('a poll of the witnesses', lambda *pair: task.polled(*pair, weighted=False)),
+            ('a poll weighted by log odds (the best there is)', lambda *pair: task.polled(*pair, weighted=True)),
+            ('the last of as many who retell', lambda source, answer: task.retold(source))):
+        right = np.array([100 * guess(*pair) for pair in zip(sources, targets)])
         rows.append({'floor': name, 'task.kind': 'witnesses', **shares(task, sources, right)[0]})
     return rows
 

@@ -37,3 +37,16 @@ class Puzzle(Translation):
         sizes = {'train': self.train_size, 'valid': self.valid_size, 'test': self.test_size}
         return puzzles.splits(self.kind, sizes, self.symbols, self.length, self.hops, self.reliabilities,
                               self.data_seed)
+
+    def difficulty(self, source: str) -> int:
+        """What makes a question hard: words behind the first, witnesses less one, or links to follow."""
+        return puzzles.difficulty(source)
+
+    def polled(self, source: str, answer: str, weighted: bool) -> float:
+        """How often a poll of the witnesses gives the answer; 'weighted' by log odds it is the best there is."""
+        share_K = puzzles.vote(source, self.symbols, self.reliabilities, weighted)
+        return float(share_K[puzzles.LETTERS.index(answer)])
+
+    def retold(self, source: str) -> float:
+        """How often the last of as many speakers is right who have each heard the one before alone."""
+        return puzzles.retold(puzzles.difficulty(source) + 1, self.symbols, self.reliabilities)
