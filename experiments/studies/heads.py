@@ -9,7 +9,7 @@ from seqjax.studies.axes import chain, grid
 from seqjax.studies.evidence import batch_of
 from seqjax.studies.softness import softness
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
-from seqjax.studies.subject import Subject, fresh
+from seqjax.studies.subject import Subject, untrained
 from seqjax.studies.table import Interval, Row, Table, difference, interval
 from seqjax.tasks import floors
 from seqjax.tasks import scores as metrics
@@ -68,12 +68,12 @@ def measure(subject: Subject, widths: tuple[int, ...]) -> list[Row]:
     look = softness(model, batch)
     rows: list[Row] = [{'d_k': model.hidden_size // model.num_heads, 'exact_match': test['exact_match'],
                         'bleu': test['bleu'], 'nll': test['nll'], **look(subject.params),
-                        **{f'{name}_before': value for name, value in look(fresh(model, seed)).items()}}]
+                        **{f'{name}_before': value for name, value in look(untrained(model, seed)).items()}}]
     if model.num_heads == 1:
         for width in widths:
             wide = model.clone(hidden_size=width, feedforward_size=2 * width)
             rows.append({'width': width, **{f'{name}_of': value for name, value in softness(wide, batch)(
-                fresh(wide, seed)).items()}})
+                untrained(wide, seed)).items()}})
     return rows
 
 

@@ -27,7 +27,13 @@ def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
 
 
-def rnn_step(carry: Carry, projected_BG: jax.Array, weights: Weights, norm: Normalise) -> tuple[Carry, Weights]:
+# What a gate's sum goes through. The hard one is jax.nn's, relu6(x + 3) / 6 (Courbariaux et al. 2015); relu is no gate
+# at all, for it may amplify.
+ACTIVATIONS: dict[str, Callable] = {'sigmoid': jax.nn.sigmoid, 'hard_sigmoid': jax.nn.hard_sigmoid, 'relu': jax.nn.relu}
+
+
+def rnn_step(cell: 'Cell', carry: Carry, projected_BG: jax.Array, weights: Weights,
+             norm: Normalise) -> tuple[Carry, Weights]:
     """h_t = tanh(W x_t + U h_{t-1} + b) (Elman 1990). `projected_BG` is W x_t + b; G = H.
 
     Normalised: tanh(N(W x_t) + N(U h_{t-1}) + b), as the gates of the other cells. (Equation 4 of Ba et al. 2016, of
@@ -37,24 +43,29 @@ def rnn_step(carry: Carry, projected_BG: jax.Array, weights: Weights, norm: Norm
     return (hidden_BH,), {'hidden': hidden_BH}
 
 
-def lstm_step(carry: Carry, projected_BG: jax.Array, weights: Weights, norm: Normalise) -> tuple[Carry, Weights]:
+def lstm_step(cell: 'Cell', carry: Carry, projected_BG: jax.Array, weights: Weights,
+              norm: Normalise) -> tuple[Carry, Weights]:
     """The LSTM of Zaremba et al. 2014, section 3.1. `projected_BG` is W x_t + b; G = 4H, in the order i, f, g, o.
 
     i, f, o = sigmoid(W x_t + U h_{t-1} + b), g = tanh(W x_t + U h_{t-1} + b), c_t = f c_{t-1} + i g, h_t = o tanh(c_t).
     Normalised: N(W x_t) + N(U h_{t-1}) + b, the four gates as one vector, and h_t = o tanh(N(c_t)) (Ba et al. 2016,
     supplementary material; Cooijmans et al. 2017, equations 6 to 8). The state c_t itself is handed on as it is.
+
+    A gate that is removed is 1 (Greff et al. 2017, NIG, NFG and NOG); a path that is cut carries 0 from step to step:
+    no f c_{t-1}, or no U h_{t-1}.
     """
-    cell_BH, hidden_BH = carry
+    cell_BH, hidden_BH = (jnp.zeros_like(x) if cell.cut == name else x for x, name in zip(carry, ('cell', 'hidden')))
     recurrent_BG = norm('recurrent', multiply(hidden_BH, weights['recurrent']))
     i, f, g, o = jnp.split(projected_BG + recurrent_BG, 4, axis=-1)
-    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    i, f, g, o = cell.gate('input', i), cell.gate('forget', f), jnp.tanh(g), cell.gate('output', o)
     cell_BH = f * cell_BH + i * g
     hidden_BH = o * jnp.tanh(norm('cell', cell_BH))
     return (cell_BH, hidden_BH), {'input_gate': i, 'forget_gate': f, 'candidate': g, 'output_gate': o,
                                   'cell': cell_BH, 'hidden': hidden_BH}
 
 
-def gru_step(carry: Carry, projected_BG: jax.Array, weights: Weights, norm: Normalise) -> tuple[Carry, Weights]:
+def gru_step(cell: 'Cell', carry: Carry, projected_BG: jax.Array, weights: Weights,
+             norm: Normalise) -> tuple[Carry, Weights]:
     """The gated unit of Cho et al. 2014, equations 5 to 8. `projected_BG` is W x_t + b; G = 3H, in the order r, z, n.
 
     r, z = sigmoid(W x_t + U h_{t-1} + b), n = tanh(W x_t + U (r h_{t-1}) + b), h_t = z h_{t-1} + (1 - z) n; n is the
@@ -63,13 +74,16 @@ def gru_step(carry: Carry, projected_BG: jax.Array, weights: Weights, norm: Norm
 
     Normalised: N(W x_t) + N(U h_{t-1}) + b, the two gates as one vector and the candidate as another. In Ba et al. 2016
     (supplementary material) the reset gate comes after, r (N(U h_{t-1}) + b'); before, it is N(U (r h_{t-1})).
+
+    Without its reset gate r is 1; without its update gate z is 0, and every step writes all of its state anew.
     """
     (hidden_BH,) = carry
     H = hidden_BH.shape[-1]
     gates, candidate = slice(0, 2 * H), slice(2 * H, 3 * H)
     recurrent_BG = multiply(hidden_BH, weights['recurrent'])
     gates_BG = projected_BG[:, gates] + norm('recurrent', recurrent_BG[:, gates], gates)
-    r, z = jnp.split(jax.nn.sigmoid(gates_BG), 2, axis=-1)
+    r, z = jnp.split(gates_BG, 2, axis=-1)
+    r, z = cell.gate('reset', r), cell.gate('update', z, removed=0.0)
     if 'recurrent_bias' in weights:
         inner_BH = r * (norm('recurrent', recurrent_BG[:, candidate], candidate) + weights['recurrent_bias'])
     else:
@@ -102,6 +116,14 @@ class Cell:
     time_skip: int = 0  # s, 2 or more; 0 is none.
     dilation: int = 1  # d of a layer; of a stack its base, and `at` gives the layers'.
     steps: int = 1  # Batch normalisation: steps with statistics of their own.
+    gain: float = 1.0  # of the recurrent kernels' initial values.
+    activation: str = 'sigmoid'  # of the gates, a name of ACTIVATIONS.
+    without: str = 'none'  # LSTM: the input, forget or output gate; GRU: the reset or update gate.
+    cut: str = 'none'  # LSTM: 'cell' or 'hidden', the path that carries nothing from step to step.
+
+    def gate(self, name: str, sum_BH: jax.Array, removed: float = 1.0) -> jax.Array:
+        """What a gate lets through, by its sum."""
+        return jnp.full_like(sum_BH, removed) if name == self.without else ACTIVATIONS[self.activation](sum_BH)
 
     @property
     def width(self) -> int:
@@ -165,7 +187,7 @@ class Cell:
             noted.setdefault(name, []).extend([seen] if seen else [])
             return y
 
-        new, seen = STEPS[self.kind](before, projected_BG, weights, norm)
+        new, seen = STEPS[self.kind](self, before, projected_BG, weights, norm)
         past = tuple(jnp.concatenate([x[:, 1:], last[:, None]], axis=1) for x, last in zip(past, now[-len(past):]))
         if self.normalisation != 'batch':
             return (*past, *new), seen

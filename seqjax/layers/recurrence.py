@@ -37,10 +37,10 @@ class Recurrence(nn.Module):
     """One recurrent layer in one direction.
 
     Kernels are drawn gate by gate: input kernels Glorot uniform, recurrent ones orthogonal (they keep a state's norm
-    over many steps at any width, where the uniform(-0.08, 0.08) of Sutskever et al. 2014 was meant for 1000 units).
-    Biases are 0, and `cell.forget_bias` for the forget gate. Gains of normalisation are 1, and 0.1 for batch
-    normalisation (Cooijmans et al. 2017). Its statistics of W x are over all tokens (Laurent et al. 2016), those of U h
-    and c over the rows at one step, and the running ones are each step's own (Cooijmans et al. 2017).
+    over many steps at any width, where the uniform(-0.08, 0.08) of Sutskever et al. 2014 was meant for 1000 units),
+    times `cell.gain`. Biases are 0, and `cell.forget_bias` for the forget gate. Gains of normalisation are 1, and 0.1
+    for batch normalisation (Cooijmans et al. 2017). Its statistics of W x are over all tokens (Laurent et al. 2016),
+    those of U h and c over the rows at one step, and the running ones are each step's own (Cooijmans et al. 2017).
     """
 
     cell: Cell
@@ -53,12 +53,14 @@ class Recurrence(nn.Module):
         H, G, gates = self.cell.hidden_size, self.cell.width, GATES[self.cell.kind]
         self.input_kernel = self.param('input_kernel', gatewise(nn.initializers.glorot_uniform(), gates),
                                        (self.input_size, G))
-        self.recurrent_kernel = self.param('recurrent_kernel', gatewise(nn.initializers.orthogonal(), gates), (H, G))
+        self.recurrent_kernel = self.param(
+            'recurrent_kernel', gatewise(nn.initializers.orthogonal(self.cell.gain), gates), (H, G))
         self.bias = self.param('bias', self.initial_bias, (G,))
         if self.cell.kind == 'gru' and self.cell.reset == 'after':
             self.recurrent_bias = self.param('recurrent_bias', nn.initializers.zeros, (H,))
         if self.cell.time_skip:
-            self.skip_kernel = self.param('skip_kernel', gatewise(nn.initializers.orthogonal(), gates), (H, G))
+            self.skip_kernel = self.param(
+                'skip_kernel', gatewise(nn.initializers.orthogonal(self.cell.gain), gates), (H, G))
         kind = self.cell.normalisation
         if kind != 'none':  # b is the shift of W x and U h
             gain = 0.1 if kind == 'batch' else 1.0

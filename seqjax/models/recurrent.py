@@ -41,6 +41,7 @@ class Recurrent(Stacked):
     context: Literal['last', 'mean', 'max'] = option('last', 'what the decoder gets: the last state, or outputs pooled')
     feed: Literal['once', 'every'] = option('once', 'context as initial state only, or also at every step')
     tie_embeddings: bool = option(False, 'target embedding as output matrix')
+    recurrent_gain: float = option(1.0, 'factor of the initial recurrent matrices, which are orthogonal', above=0)
 
     @property
     def cell(self) -> Cell:
@@ -128,26 +129,36 @@ class RNN(Recurrent):
     @property
     def cell(self) -> Cell:
         """A plain tanh unit."""
-        return Cell('rnn', self.hidden_size)
+        return Cell('rnn', self.hidden_size, gain=self.recurrent_gain)
 
 
 class LSTM(Recurrent):
     """Encoder-decoder of LSTM units (Sutskever et al. 2014, "Sequence to sequence learning with neural networks")."""
 
     forget_bias: float = option(1.0, "initial bias of the forget gate (0 in the paper)")
+    gate_activation: Literal['sigmoid', 'hard_sigmoid', 'relu'] = option('sigmoid', "what the gates' sums go through")
+    without: Literal['none', 'input', 'forget', 'output'] = option(
+        'none', 'a gate that is removed: always open (Greff et al. 2017); its parameters stay, unread')
+    cut: Literal['none', 'cell', 'hidden'] = option(
+        'none', 'a path from step to step that carries nothing: that of c, or that of h')
 
     @property
     def cell(self) -> Cell:
         """The LSTM of Zaremba et al. 2014."""
-        return Cell('lstm', self.hidden_size, forget_bias=self.forget_bias)
+        return Cell('lstm', self.hidden_size, forget_bias=self.forget_bias, gain=self.recurrent_gain,
+                    activation=self.gate_activation, without=self.without, cut=self.cut)
 
 
 class GRU(Recurrent):
     """RNN encoder-decoder of gated units (Cho et al. 2014, where context is 'last' and feed 'every')."""
 
     reset: Literal['before', 'after'] = option('before', 'reset gate before the recurrent product, or after')
+    gate_activation: Literal['sigmoid', 'hard_sigmoid', 'relu'] = option('sigmoid', "what the gates' sums go through")
+    without: Literal['none', 'reset', 'update'] = option(
+        'none', 'a gate that is removed: always 1, and 0 for the update gate; its parameters stay, unread')
 
     @property
     def cell(self) -> Cell:
         """The gated unit of Cho et al. 2014."""
-        return Cell('gru', self.hidden_size, reset=self.reset)
+        return Cell('gru', self.hidden_size, reset=self.reset, gain=self.recurrent_gain,
+                    activation=self.gate_activation, without=self.without)

@@ -8,7 +8,7 @@ import numpy as np
 
 from seqjax.layers.positions import shift, sinusoids
 from seqjax.studies.passes import random_batch
-from seqjax.studies.subject import fresh
+from seqjax.studies.subject import untrained
 from seqjax.studies.table import Row
 
 
@@ -45,7 +45,7 @@ def prefix_order(model: Any, params: Any, length: int, seed: int = 0, rows: int 
 def fresh_prefix_order(model: Any, layers: int, length: int, seed: int = 0) -> float:
     """`prefix_order` of a decoder of so many layers that nobody has trained."""
     model = model.clone(num_layers=layers)
-    return prefix_order(model, fresh(model, seed), length, seed)
+    return prefix_order(model, untrained(model, seed), length, seed)
 
 
 def derangement(length: int, seed: int) -> np.ndarray:

@@ -62,9 +62,8 @@ class Subject:
     def _opened(self) -> tuple[Evaluator, Any]:
         if self.trained:
             return opened(self.workdir, self.composed, self.codec)
-        params = jax.jit(self.ready.initialise)(jax.random.key(self.composed.training.seed))
         evaluator = Evaluator(self.composed.task, self.model, self.codec, self.ready.placement)
-        return evaluator, self.ready.placement.place_state(params)
+        return evaluator, self.ready.placement.place_state(self.fresh)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -76,8 +75,13 @@ class Subject:
         """The parameters."""
         return self._opened[1]
 
+    @property
+    def fresh(self) -> Any:
+        """The parameters that its seed begins with."""
+        return jax.jit(self.ready.initialise)(jax.random.key(self.composed.training.seed))
 
-def fresh(model: Any, seed: int) -> Any:
-    """Parameters of a sized model that nobody has trained."""
+
+def untrained(model: Any, seed: int) -> Any:
+    """Parameters of another sized model, that nobody has trained."""
     tokens = np.ones((1, 2), np.int32)
     return jax.jit(model.init)(jax.random.key(seed), tokens, tokens)['params']
