@@ -9,6 +9,7 @@ from seqjax.data.alignments import align, alignment_error_rate
 from seqjax.data.numerals import pairs
 from seqjax.data.vocabulary import Vocabulary
 from seqjax.studies import attended
+from seqjax.tasks.corpora import Numerals
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +31,7 @@ def subject():
 
     return types.SimpleNamespace(
         data=types.SimpleNamespace(text={'test': text}, ids={'test': ids}), params=None,
-        composed=types.SimpleNamespace(task=types.SimpleNamespace(source='en', target='fr')),
+        composed=types.SimpleNamespace(task=Numerals(source='en', target='fr')),
         model=types.SimpleNamespace(capture=capture)), text, gold, ids
 
 
