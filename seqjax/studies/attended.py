@@ -12,6 +12,8 @@ from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row
 from seqjax.tasks.forced import forced
 
+_looks = jax.jit(evidence.looks, static_argnums=0)  # a model is its own configuration: equal ones share the program
+
 
 def first(pairs: tuple[Ragged, Ragged], count: int) -> tuple[Ragged, Ragged]:
     """The first `count` pairs."""
@@ -26,10 +28,10 @@ def known(subject: Subject, split: str, count: int) -> list[Alignment]:
 
 
 def looks(subject: Subject, split: str, count: int) -> list[np.ndarray]:
-    """Of each of the first `count` pairs, teacher-forced, what every layer and head looks at: (N, H, T, S), EOS last."""
+    """What every layer and head looks at in each of the first `count` pairs, teacher-forced: (N, H, T, S), EOS last."""
     source, target = first(subject.data.ids[split], count)
-    batch = evidence.batch_of(source, target)
-    weights_NBHTS = np.asarray(evidence.looks(subject.model, subject.params, batch))
+    batch = evidence.batch_of(source, target, multiple=8)
+    weights_NBHTS = np.asarray(_looks(subject.model, subject.params, batch))
     found: list = [None] * source.count()
     for b, row in enumerate(batch.row):
         found[row] = weights_NBHTS[:, b, :, :target.lengths[row], :source.lengths[row]]

@@ -28,9 +28,9 @@ class Influence(NamedTuple):
     left_out: np.ndarray  # total variation distance of p(. at t) with and without token j; NaN for the source's EOS
 
 
-def batch_of(source: Ragged, target: Ragged) -> Any:
-    """All pairs as one batch."""
-    shape = Shape(int(source.lengths.max()), int(target.lengths.max()))
+def batch_of(source: Ragged, target: Ragged, multiple: int = 1) -> Any:
+    """All pairs as one batch, whose lengths are of the multiple: batches of equal shape share a program."""
+    shape = Shape(*(-(-int(side.lengths.max()) // multiple) * multiple for side in (source, target)))
     return Batches(source, target, source.count(), [shape], seed=None).batch(0)
 
 

@@ -11,6 +11,7 @@ from seqjax.data.batches import Batch
 from seqjax.data.vocabulary import EOS, UNK
 from seqjax.decoding.greedy import rollout
 from seqjax.studies.subject import Subject
+from seqjax.training import flops
 
 Call = Callable[[], Any]  # gives arrays of jax, to be waited for
 
@@ -26,6 +27,12 @@ def random_batch(model: Any, rows: int, source_length: int, target_length: int, 
 
     return Batch(tokens(model.source_size, source_length), tokens(model.target_size, target_length),
                  np.ones(rows, np.float32), np.arange(rows, dtype=np.int32))
+
+
+def step_flops(subject: Subject, batch: Batch) -> int:
+    """The FLOPs of a training step on `batch`, as `training/flops.py` counts them; nothing is computed."""
+    learner = subject.ready.learner(1000)
+    return flops.count(learner.step, subject.ready.abstract_state(learner), batch)
 
 
 def stepping(subject: Subject, batch: Batch) -> Call:

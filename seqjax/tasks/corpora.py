@@ -1,4 +1,4 @@
-"""Where the text of a translation task comes from: number words, a grammar, reversed lists, files, TensorFlow Datasets."""
+"""Where the text of a translation task comes from: number words, a grammar, lists, files, TensorFlow Datasets."""
 
 import dataclasses
 
