@@ -20,12 +20,12 @@ def inversion(form: Form = 'full') -> Study:
     """Attention looks across where two languages order their words differently: blue car, voiture bleue.
 
     Bahdanau et al. 2015, section 5.2.1: where adjectives and nouns change places, as in [European Economic Area] and
-    [zone économique européenne], the model "correctly aligned a phrase", jumping over words. Here on sentences of a
-    grammar whose links are known (`seqjax/data/colours.py`): colours change places with their nouns, sizes do not. Two
-    links that cross count as found where both are drawn: each target word to the source word with its greatest weight,
-    in the layer and head that align the validation sentences best; of the statistical system, as its phrases are
-    extracted. A diagonal never crosses. Koehn and Knowles 2017, section 3.5, warn that attention may translate well and
-    look elsewhere, so that translations are scored beside it, those of sentences with a crossing apart.
+    [zone économique européenne], its weights jump over words and come back. Here on sentences of a grammar whose links
+    are known (`seqjax/data/colours.py`): colours change places with their nouns, sizes do not. Two links that cross
+    count as found where both are drawn: each target word to the source word with its greatest weight, in the layer and
+    head that align the validation sentences best; of the statistical system, as its phrases are extracted. A diagonal
+    never crosses. Koehn and Knowles 2017, section 3.5, warn that attention may translate well and look elsewhere, so
+    that translations are scored beside it, those of sentences with a crossing apart.
 
     python launch.py --study=inversion [--quick | --smoke]
     Cost: 12 runs of 500 steps (the statistical system's ten passes), an estimated five minutes on two idle cores.
@@ -34,7 +34,7 @@ def inversion(form: Form = 'full') -> Study:
     gradient = {'training.steps': steps, 'training.evaluate_every': steps, 'training.checkpoint_every': steps,
                 'model.hidden_size': width, 'model.num_layers': 1, 'optimizer.schedule': 'linear',
                 'optimizer.warmup_steps': min(50, steps // 2)}
-    models = [{'model': 'smt'}, *cross([gradient], [
+    models = [{'model': 'smt', 'model.tuning_sentences': 50, 'model.tuning_rounds': 2}, *cross([gradient], [
         {'model': 'bahdanau'}, {'model': 'luong', 'model.cell': 'gru', 'model.bidirectional': True},
         {'model': 'transformer', 'model.num_layers': 2, 'model.num_heads': 4, 'model.feedforward_size': 4 * width}])]
     size = {} if form == 'full' else {'task.train_size': 3000, 'task.buckets': 1}

@@ -38,8 +38,8 @@ def ladder(form: Form = 'full') -> Study:
     Nine networks of 150,000 parameters, within a tenth, get equal batches, steps, optimizer and rate; the statistical
     system, whose tables have no such number, its ten passes and its tuning. At home are numbers below 100,000. Abroad
     are those from 30,000 to 49,999, left out of every split, and those of one digit more, made of words that all were
-    seen. The usual history has it that statistical systems adapt badly; Koehn and Knowles 2017, section 3.1, measured
-    that networks do, "to the point that they completely sacrifice adequacy for the sake of fluency".
+    seen. The usual history has it that statistical systems adapt badly; Koehn and Knowles 2017, section 3.1, found that
+    networks do, "to the point that they completely sacrifice adequacy for the sake of fluency".
 
     On real text: --experiment=multi30k --task.path=DIR --sweep='model=smt,gru,bahdanau,luong,transformer', and of each
     run --mode=predict on lines of another corpus. Not run.
@@ -51,7 +51,7 @@ def ladder(form: Form = 'full') -> Study:
     gradient = {'training.steps': steps, 'training.evaluate_every': steps, 'training.checkpoint_every': steps,
                 'model.dropout': 0.0, 'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'linear',
                 'optimizer.warmup_steps': min(100, steps // 2)}
-    axes = [{'model': 'smt', 'model.tuning_rounds': 3}] + [
+    axes = [{'model': 'smt', 'model.tuning_sentences': 100, 'model.tuning_rounds': 3}] + [
         {'model': model, **gradient, 'model.num_layers': 1, **size} for model, size in SIZES.items()]
     if form == 'quick':
         axes = [setting for setting in axes if setting['model'] in ('smt', 'gru', 'luong', 'transformer')]
