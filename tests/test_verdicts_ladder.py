@@ -14,6 +14,7 @@ from seqjax.studies import trials
 from seqjax.studies.passes import random_batch, step_flops
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Table
+from seqjax.tasks.corpora import Numerals
 
 
 def ladder(smt=95.0, fixed=90.0, attentive=99.0, lost=(40.0, 90.0), lost_smt=(60.0, 95.0), spread=0.1):
@@ -133,8 +134,8 @@ def test_domains_were_never_seen():
     left = numerals.splits('digits', 'digits', ladders.HIGHEST, 3000, 100, 100, left_out=ladders.HOLE)
     seen = {int(line.replace(' ', '')) for sources, _ in left.values() for line in sources}
     assert not any(ladders.HOLE[0] <= n <= ladders.HOLE[1] for n in seen)
-    away = ladders.abroad(50)
-    assert away == ladders.abroad(50)
+    away = ladders.abroad(Numerals(), 50)
+    assert away == ladders.abroad(Numerals(), 50)
     low, beyond = (sources for sources, _ in away.values())
     assert all(line.split()[0].partition('-')[0] in ('thirty', 'forty') for line in low)
     assert all('hundred' in line.partition(' thousand')[0] for line in beyond)

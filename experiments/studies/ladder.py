@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.data import numerals
 from seqjax.studies import charts
 from seqjax.studies.axes import Settings
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
@@ -77,10 +76,10 @@ def ladder(form: Form = 'full') -> Study:
                             'steps', 'seconds')))
 
 
-def abroad(count: int) -> dict[str, tuple[list[str], list[str]]]:
-    """`count` numbers of each domain in English and French, drawn evenly; the same for every system."""
+def abroad(task: Any, count: int) -> dict[str, tuple[list[str], list[str]]]:
+    """`count` numbers of each domain in the languages of a task of numbers, drawn evenly; the same for every system."""
     rng = np.random.default_rng(0)
-    return {name: numerals.pairs(low + rng.choice(high - low + 1, count, replace=False))
+    return {name: task.pairs(low + rng.choice(high - low + 1, count, replace=False))
             for name, (low, high) in DOMAINS.items()}
 
 
@@ -90,7 +89,7 @@ def measure(subject: Subject, count: int) -> list[Row]:
     row = {**{name: summary['test'][name] for name in ('exact_match', 'bleu', 'nll')},
            'parameters': summary['parameters'], 'steps': summary['steps'],
            'seconds': summary['time']['training_seconds']}
-    for name, (sources, references) in abroad(count).items():
+    for name, (sources, references) in abroad(subject.composed.task, count).items():
         found = subject.evaluator.predict(subject.params, sources, subject.composed.decoding)
         lines = [best[0].text for best in found]
         row |= {name: metrics.exact_match(lines, references).value,
@@ -101,7 +100,7 @@ def measure(subject: Subject, count: int) -> list[Row]:
 def trivial(subject: Subject, count: int) -> list[Row]:
     """What needs no model, in each domain."""
     rows: dict[str, Row] = {}
-    for domain, (sources, references) in {'': subject.data.text['test'], **abroad(count)}.items():
+    for domain, (sources, references) in {'': subject.data.text['test'], **abroad(subject.composed.task, count)}.items():
         for name, lines in floors.outputs(subject.data.text['train'], sources).items():
             row = rows.setdefault(name, {'floor': name})
             row[domain or 'exact_match'] = metrics.exact_match(lines, references).value

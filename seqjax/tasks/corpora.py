@@ -1,6 +1,7 @@
 """Where the text of a translation task comes from: number words, a grammar, lists, files, TensorFlow Datasets."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from seqjax.data import alignments, colours, numerals, parallel, reverse, tfds
 from seqjax.errors import UserError
@@ -26,6 +27,10 @@ class Numerals(Translation):
         """Numbers in words, drawn so that short and long ones both appear."""
         return numerals.splits(self.source, self.target, self.highest, self.train_size, self.valid_size, self.test_size,
                                self.data_seed, self.left_out)
+
+    def pairs(self, numbers: Iterable[int]) -> Text:
+        """Any numbers, in both languages."""
+        return numerals.pairs(numbers, self.source, self.target)
 
     def alignment(self, source: str, target: str) -> alignments.Alignment:
         """Which words of a pair translate each other."""
