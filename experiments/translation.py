@@ -7,13 +7,13 @@ from seqjax.catalogue import load
 from seqjax.decoding.phrases import PhraseDecoding
 from seqjax.experiment import Experiment
 from seqjax.options import options
-from seqjax.tasks.corpora import TFDS, Numerals, Parallel, Reverse
+from seqjax.tasks.corpora import TFDS, Colours, Numerals, Parallel, Reverse
 from seqjax.tasks.translation import Translation
 from seqjax.training.em import Counting
 from seqjax.training.optimizer import Optimizer
 from seqjax.training.training import Training
 
-__all__ = ['multi30k', 'numerals', 'parallel', 'reverse', 'tfds']
+__all__ = ['colours', 'multi30k', 'numerals', 'parallel', 'reverse', 'tfds']
 
 
 def build(model: str, **fields: Any) -> Any:
@@ -58,6 +58,23 @@ def numerals(model: str = 'transformer') -> Experiment:
         optimizer=Optimizer(learning_rate=2e-3, schedule='inverse_sqrt', warmup_steps=200, clip_norm=1.0),
         training=Training(steps={'convs2s': 800, 'rctm': 3000}.get(model, 800 if model in ATTENTION_ONLY else 1500),
                           batch_size=64, evaluate_every=200, checkpoint_every=400))
+
+
+def colours(model: str = 'transformer') -> Experiment:
+    """The blue car, la voiture bleue: word order that French turns around, from a grammar whose alignments are known.
+
+    python launch.py --experiment=colours --model=MODEL
+    A task of a minute for every model; what their attention makes of it: --study=inversion.
+    """
+    task = Colours(max_length=32, metric='exact_match')
+    if model == 'smt':
+        return counted(task, phrase_length=4)
+    return Experiment(
+        task=task,
+        model=build(model, num_layers={'convs2s': 3}.get(model, depth(model, 1)), hidden_size=64, num_heads=4,
+                    feedforward_size=256, dropout=0.0),
+        optimizer=Optimizer(learning_rate=3e-3, schedule='inverse_sqrt', warmup_steps=100, clip_norm=1.0),
+        training=Training(steps=600, batch_size=64, evaluate_every=200, checkpoint_every=200))
 
 
 def reverse(model: str = 'luong') -> Experiment:

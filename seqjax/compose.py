@@ -1,6 +1,6 @@
 """From names and flags to an Experiment: one way for the launcher, for the trials of a study and for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags as absl_flags
@@ -8,6 +8,8 @@ from absl import flags as absl_flags
 from seqjax import catalogue, flags
 from seqjax.errors import UserError
 from seqjax.experiment import GROUPS, Experiment
+
+Settings = dict[str, Any]
 
 
 class Recipe(NamedTuple):
@@ -33,14 +35,14 @@ def recipe(name: str | None, model: str | None) -> Recipe:
     return Recipe(name, model, function(model), function.__doc__ or '')
 
 
-def overridden(argv: Sequence[str], parts: dict[str, Any], others: Sequence[Any] = ()) -> dict[str, Any]:
-    """The `parts` ({group: dataclass}) with the values that a flagfile gives, and over them those that were typed.
+def given(argv: Sequence[str], parts: dict[str, Any], others: Sequence[Any] = ()) -> Iterator[dict[str, Settings]]:
+    """{group: {field: value}} of the flags of `parts` that are set: those of flagfiles, and then those that were typed.
 
     Args:
       others: dataclasses whose flags, which have no prefix, may stand in `argv` and are read elsewhere.
 
     Raises:
-      UserError: a flag does not exist, has no such value, or is not read.
+      UserError: a flag does not exist, or has no such value.
     """
     for words in flags.stages(argv):
         values = absl_flags.FlagValues()
@@ -49,8 +51,17 @@ def overridden(argv: Sequence[str], parts: dict[str, Any], others: Sequence[Any]
         for group, part in parts.items():
             flags.define(values, f'{group}.', part)
         flags.read(words, values)
-        parts = {group: flags.override(f'{group}.', part, flags.given(values, f'{group}.', part))
-                 for group, part in parts.items()}
+        yield {group: flags.given(values, f'{group}.', part) for group, part in parts.items()}
+
+
+def overridden(argv: Sequence[str], parts: dict[str, Any], others: Sequence[Any] = ()) -> dict[str, Any]:
+    """The `parts` ({group: dataclass}) with the values that a flagfile gives, and over them those that were typed.
+
+    Raises:
+      UserError: a flag does not exist, has no such value, or is not read.
+    """
+    for stage in given(argv, parts, others):
+        parts = {group: flags.override(f'{group}.', part, stage[group]) for group, part in parts.items()}
     return parts
 
 

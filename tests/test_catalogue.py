@@ -49,7 +49,7 @@ def test_a_new_file_is_enough(tmp_path, monkeypatch):
 @pytest.mark.parametrize(('kind', 'name', 'message'), [
     ('model', 'transfomer', "--model=transfomer: there is no such model; did you mean 'transformer'?"),
     ('experiment', 'multi30', "--experiment=multi30: there is no such experiment; did you mean 'multi30k'?"),
-    ('experiment', '', '--experiment=: there is no such experiment; choose one of multi30k, '),
+    ('experiment', '', '--experiment=: there is no such experiment; choose one of colours, multi30k, '),
     ('model', 'Transformer', "--model=Transformer: there is no such model; did you mean 'transformer'?")])
 def test_unknown_names(kind, name, message):
     with pytest.raises(UserError) as caught:

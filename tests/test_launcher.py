@@ -41,8 +41,8 @@ def _elsewhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('argv', 'message'), [
     (['--experiment=numeral'], "--experiment=numeral: there is no such experiment; did you mean 'numerals'?"),
-    (['--experiment=zzz'], '--experiment=zzz: there is no such experiment; choose one of multi30k, numerals, '),
-    (['--model=gru'], '--experiment is missing; choose one of multi30k, numerals, '),
+    (['--experiment=zzz'], '--experiment=zzz: there is no such experiment; choose one of colours, multi30k, '),
+    (['--model=gru'], '--experiment is missing; choose one of colours, multi30k, '),
     (['--experiment=numerals', '--model=transfomer'],
      "--model=transfomer: there is no such model; did you mean 'transformer'?"),
     ([*SMALL, '--model.hiden_size=8'], "--model.hiden_size: there is no such flag; did you mean 'model.hidden_size'?"),

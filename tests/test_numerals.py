@@ -7,6 +7,8 @@ import pytest
 from seqjax.data import numerals
 from seqjax.errors import UserError
 
+KEPT = ['2 7 1', '6 9 6 6 2', '7 7 5']
+
 
 def test_known_words():
     assert numerals.pairs([0, 42, 98000], 'en', 'fr') == (
@@ -53,6 +55,23 @@ def test_sizes_are_kept_up_to_the_last_number(highest):
         assert sorted(numbers) == list(range(total))
 
 
+@pytest.mark.parametrize('left_out', [(3000, 4999), (0, 9), (50, 2500), (9000, 9999)])
+def test_numbers_that_are_left_out_are_in_no_split(left_out):
+    first, last = left_out
+    total = 10_000 - (last - first + 1)
+    made = numerals.splits('digits', 'digits', 9999, total - 20, 10, 10, left_out=left_out)
+    numbers = sorted(int(text.replace(' ', '')) for pairs in made.values() for text in pairs[0])
+    assert numbers == [n for n in range(10_000) if not first <= n <= last], 'all others can be drawn, each once'
+    few = numerals.splits('digits', 'digits', 9999, 1000, 10, 10, left_out=left_out)
+    assert not [text for pairs in few.values() for text in pairs[0] if first <= int(text.replace(' ', '')) <= last]
+
+
+def test_what_is_drawn_where_nothing_is_left_out():
+    """As before there was such a choice."""
+    made = numerals.splits('digits', 'digits', 99_999, 20, 2, 3, seed=5)
+    assert made['test'][0] == KEPT
+
+
 def test_the_seed_decides():
     one, other = (numerals.splits('digits', 'en', 9999, 100, 10, 10, seed) for seed in (1, 2))
     assert one == numerals.splits('digits', 'en', 9999, 100, 10, 10, 1)
@@ -68,6 +87,10 @@ def test_mistakes_are_named():
         numerals.words([1], 'digit')
     with pytest.raises(UserError, match=r'30 pairs .* cannot be made of the 10 numbers up to 9'):
         numerals.splits('en', 'fr', 9, 10, 10, 10)
+    with pytest.raises(UserError, match=r'cannot be made of the 8 numbers up to 9'):
+        numerals.splits('en', 'fr', 9, 7, 1, 1, left_out=(4, 5))
+    with pytest.raises(UserError, match='numbers 5 to 12 cannot be left out of those up to 9'):
+        numerals.splits('en', 'fr', 9, 1, 1, 1, left_out=(5, 12))
     with pytest.raises(UserError, match="cannot say 1000000000000 in 'te'"):
         numerals.splits('te', 'en', 10**12, 10, 10, 10)
     with pytest.raises(UserError, match='out of range'):

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import study_folder as made
 
+from seqjax import catalogue
 from seqjax.errors import UserError
-from seqjax.studies import docs, gaze, report
+from seqjax.studies import docs, gaze, index, report
 from seqjax.studies.axes import SEED, grid
 from seqjax.studies.findings import read
 from seqjax.studies.markup import Markup, cell, data, element
@@ -427,6 +428,28 @@ def test_the_index_tells_the_story_in_order(tmp_path):
     assert [row[1:3] for row in table[2:]] == [[claims[0], 'supported'], [claims[1], 'not supported'],
                                                [claims[2], 'undecided'], [claims[3], 'not supported']]
     assert [row[3] for row in table[2:]] == ['12 points (95 % interval 10 to 14)'] * 4
+
+
+def test_the_index_has_chapters(tmp_path):
+    for name in ('scaling', 'mine', 'gates', 'bottleneck', 'prefix'):
+        study = made.study(claim=f'The claim of {name}.', seeds=1)
+        report.write(name, study, made.write(tmp_path / name, study, name))
+    report.write_index(tmp_path)
+    page = assert_asks_for_nothing((tmp_path / 'index.html').read_text())
+    levels = [(tag, attributes.get('id')) for tag, attributes in page.elements if tag in ('h1', 'h2', 'h3')]
+    assert levels == [('h1', None), ('h2', 'chapter-1'), ('h3', 'heading-1'), ('h3', 'heading-2'), ('h2', 'chapter-2'),
+                      ('h3', 'heading-3'), ('h3', 'heading-4'), ('h2', 'chapter-3'), ('h3', 'heading-5')]
+    assert [attributes['start'] for tag, attributes in page.elements if tag == 'ol'] == ['1', '3', '5']
+    lines = (tmp_path / 'index.md').read_text().splitlines()
+    assert [line for line in lines if line.startswith('##')] == [
+        '## Recurrence', '### 1. The claim of gates.', '### 2. The claim of bottleneck.', '## One stack, and larger',
+        '### 3. The claim of prefix.', '### 4. The claim of scaling.', '## Besides', '### 5. The claim of mine.']
+
+
+def test_every_study_has_its_place_in_the_story():
+    told = [study for chapter in index.STORY for study in chapter.studies]
+    assert len(told) == len(set(told))
+    assert set(catalogue.studies()) <= set(told), 'say in seqjax/studies/index.py in which chapter it is told'
 
 
 def test_an_index_of_nothing_is_refused(tmp_path):

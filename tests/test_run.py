@@ -48,6 +48,7 @@ def data(tmp_path_factory):
     pieces = ['--task.vocabulary_size=270', '--task.buckets=1']
     return {'numerals': [*small, '--task.highest=999'], 'reverse': [*small, '--task.buckets=1'],
             'puzzles': [*small, '--task.length=6'],
+            'colours': [*small, '--task.buckets=1'],
             'multi30k': [f'--task.path={folder}', *pieces], 'parallel': [f'--task.path={table}', *pieces],
             'tfds': ['--task.dataset=captions', f'--task.data_dir={folder}', *pieces]}
 

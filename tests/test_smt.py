@@ -23,7 +23,6 @@ from seqjax.models.transformer import Transformer
 from seqjax.prepared import prepare
 from seqjax.reuse import opened, predict, reopen
 from seqjax.statistical import ibm
-from seqjax.statistical.system import align
 from seqjax.tasks.corpora import Numerals
 from seqjax.training.em import ExpectationMaximisation
 
@@ -240,8 +239,7 @@ def alignment_error(passes, model1_passes, count=600):
         state, _ = step(state, batches.batch(n))
     params = jax.device_get(state.params)
     gold = [alignments.align(*pair, 'en', 'fr') for pair in zip(*data.text['train'])]
-    found = [align(tables_of(params, 'direct'), tables_of(params, 'inverse'), data.ids['train'][0].row(i)[:-1],
-                   data.ids['train'][1].row(i)[:-1], 'grow-diag-final-and') for i in range(count)]
+    found = [net.links(params, *(side.row(i)[:-1] for side in data.ids['train'])) for i in range(count)]
     return alignments.alignment_error_rate(found, [g.sure for g in gold], [g.possible for g in gold])
 
 

@@ -76,6 +76,8 @@ def test_results_that_lack_what_a_verdict_reads_decide_nothing():
     assert made.answer(Table.of([{'score': 2.0}])).answer == 'supported'
     assert made.answer(Table.of([])).answer == 'undecided'
     assert 'IndexError' in made.answer(Table.of([])).sentence
+    assert isinstance(made.answer(Table.of([])).raised, IndexError), 'tests can tell it from an answer'
+    assert made.answer(Table.of([{'score': 2.0}])).raised is None
     assert study([{'model': 'gru'}]).answer(Table.of([])) is None
 
 

@@ -18,7 +18,7 @@ from seqjax.tasks.scores import bleu
 
 __all__ = ['bottleneck']
 
-FIXED = ('rnn', 'lstm', 'gru')
+FIXED = ('rnn', 'lstm', 'gru', 'rctm')  # RCTM I: the source is folded into a vector, not read into one
 WIDTH = 128  # of the fixed vectors that are compared with attention
 PLACES = 10
 LISTS = {'task.highest': 9, 'task.train_length': 60, 'task.test_length': 60, 'task.max_length': 64, 'task.buckets': 3}
@@ -32,23 +32,28 @@ def bottleneck(form: Form = 'full') -> Study:
     to 10^18 from English into French (up to some 45 tokens). Lengths are the same in training and in the test, so that
     it is capacity that is measured and not extrapolation. Fixed vectors get twice the width, more parameters and half
     as many steps again as recurrent attention; the Transformer, which has to learn what places are, more than twice
-    as many.
+    as many. Of the systems before and beside these, RCTM I is a fixed vector too (the source folded by convolutions);
+    ConvS2S and one stack alone are tried on the lists, the statistical system on numbers.
 
     python launch.py --study=bottleneck [--quick | --smoke]
-    Cost: 48 runs of 800 to 2,000 steps, estimated at 40 minutes on two idle cores with --workers=2; --quick some two.
+    Cost: 60 runs of 800 to 2,000 steps, estimated at an hour on two idle cores with --workers=2; --quick some two.
     """
     steps, rows = {'full': (800, 900), 'quick': (300, 240), 'smoke': (4, 16)}[form]
-    every = {'training.batch_size': 64, **lasting(steps), 'task.metric': 'loss', 'task.valid_size': 100,
-             'task.test_size': rows, 'optimizer.name': 'adam', 'optimizer.learning_rate': 3e-3,
-             'optimizer.schedule': 'linear', 'optimizer.warmup_steps': min(50, steps // 2),
-             'optimizer.clip_norm': 1.0}
+    every = {'training.batch_size': 64, 'task.metric': 'loss', 'task.valid_size': 100, 'task.test_size': rows}
+    gradient = {**lasting(steps), 'optimizer.name': 'adam', 'optimizer.learning_rate': 3e-3,
+                'optimizer.schedule': 'linear', 'optimizer.warmup_steps': min(50, steps // 2),
+                'optimizer.clip_norm': 1.0}
     if form == 'full':
-        main = cross(vectors(FIXED, WIDTH), [lasting(1200)]) + attention(('bahdanau', 'luong'), 64) + cross(
-            attention(('transformer',), 64), [lasting(2000) | {'optimizer.warmup_steps': 200}])
+        long = lasting(2000) | {'optimizer.warmup_steps': 200}
+        main = cross(vectors(FIXED[:3], WIDTH), [lasting(1200)]) + attention(('bahdanau', 'luong'), 64) + cross(
+            attention(('transformer',), 64), [long])
         lists = chain(main, cross(vectors(('gru',), 32, 64, 256), [lasting(1200)]),
-                      cross(vectors(('gru',), WIDTH), [lasting(1200) | {'model.reverse_source': True}]))
-        axes = chain(cross([{'experiment': 'reverse'} | LISTS], lists),
-                     cross([{'experiment': 'numerals'} | NUMBERS], main))
+                      cross(vectors(('gru',), WIDTH), [lasting(1200) | {'model.reverse_source': True}]),
+                      cross(attention(('rctm',), WIDTH), [lasting(1200)]),
+                      cross(attention(('convs2s', 'decoderonly'), 64), [long]))
+        axes = chain(cross([gradient], [{'experiment': 'reverse'} | LISTS], lists),
+                     cross([gradient], [{'experiment': 'numerals'} | NUMBERS], main),
+                     [{'experiment': 'numerals', 'model': 'smt', 'model.tuning_rounds': 3} | NUMBERS])
         seeds = 3
     else:
         every |= LISTS | {'task.train_size': 5000, 'task.buckets': 1}
@@ -59,7 +64,7 @@ def bottleneck(form: Form = 'full') -> Study:
             every |= {'task.train_length': 8, 'task.test_length': 8, 'task.max_length': 10, 'task.train_size': 200,
                       'task.valid_size': 10, 'training.batch_size': 16}
             lists = vectors(('gru',), 8) + attention(('bahdanau',), 8)
-        axes = cross([{'experiment': 'reverse'}], lists)
+        axes = cross([gradient], [{'experiment': 'reverse'}], lists)
         seeds = 1 if form == 'smoke' else 2
     return Study(
         claim='One vector of fixed width holds a short source as well as attention does, loses at least 30 points of '
@@ -87,8 +92,11 @@ def vectors(models: tuple[str, ...], *widths: int) -> list[Settings]:
 
 
 def attention(models: tuple[str, ...], width: int) -> list[Settings]:
-    """The models that look back at the source."""
-    special = {'bahdanau': {'model.embedding_size': 32, 'model.num_layers': 1},
+    """The models that look back at the source; and RCTM I, whose vector is made by convolutions."""
+    special = {'rctm': {'model.embedding_size': 64, 'model.num_layers': 1, 'model.variant': 'sentence'},
+               'convs2s': {'model.embedding_size': 32, 'model.num_layers': 3},
+               'decoderonly': {'model.num_layers': 4, 'model.num_heads': 4, 'model.feedforward_size': 4 * width},
+               'bahdanau': {'model.embedding_size': 32, 'model.num_layers': 1},
                'luong': {'model.embedding_size': 32, 'model.num_layers': 1, 'model.bidirectional': False},
                'transformer': {'model.num_layers': 2, 'model.num_heads': 4, 'model.feedforward_size': 4 * width}}
     return [{'model': model, 'model.hidden_size': width, 'model.dropout': 0.0} | special[model] for model in models]

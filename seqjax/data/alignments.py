@@ -111,6 +111,11 @@ def alignment_error_rate(links: Sequence[Set[Link]], sure: Sequence[Set[Link]], 
     return 1 - hits / total if total else 0.0
 
 
+def crossings(links: Set[Link]) -> set[tuple[Link, Link]]:
+    """The pairs of links that cross: of two source words the first is translated behind the second."""
+    return {(a, b) for a, b in itertools.combinations(sorted(links), 2) if a[0] < b[0] and a[1] > b[1]}
+
+
 def parts(value: int, group: int = 0) -> frozenset[Part]:
     """The parts that a value below a thousand is made of; 0 has its ones."""
     hundreds, tens, ones = value // 100, value // 10 % 10, value % 10

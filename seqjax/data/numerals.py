@@ -42,22 +42,28 @@ def pairs(numbers: Iterable[int], source: str = 'en', target: str = 'fr') -> tup
 
 
 def splits(source: str, target: str, highest: int, train_size: int, valid_size: int, test_size: int,
-           seed: int = 0) -> Splits:
+           seed: int = 0, left_out: tuple[int, int] | None = None) -> Splits:
     """Train, valid and test pairs of distinct numbers in 0..highest; no number is in two splits.
+
+    Those from the first to the last of `left_out` are in none: a domain of their own, to be tested on.
 
     Every count of digits gets the same share of the numbers, as far as there are as many: drawn uniformly, nine in ten
     would have the most digits. Numbers below 100 go to training first, which must meet each word. Deterministic in
     `seed`. Raises UserError for an unknown language, and where there are too few numbers.
     """
-    total = train_size + valid_size + test_size
-    if total > highest + 1:
+    total, (first, last) = train_size + valid_size + test_size, left_out or (0, -1)
+    if left_out and not 0 <= first <= last <= highest:
+        raise UserError(f'numbers {first} to {last} cannot be left out of those up to {highest}; give the first and '
+                        'the last of them')
+    there = highest - (last - first)
+    if total > there:
         raise UserError(f'{total} pairs (train {train_size}, valid {valid_size}, test {test_size}) cannot be made of '
-                        f'the {highest + 1} numbers up to {highest}; raise the highest number or lower the sizes')
+                        f'the {there} numbers up to {highest}; raise the highest number or lower the sizes')
     if highest >= 2**63:
         raise UserError(f'the highest number {highest} is out of range; the largest is {2**63 - 1}')
     words([highest], source), words([highest], target)
     rng = np.random.default_rng(seed)
-    numbers = rng.permutation(_draw(highest, total, rng))
+    numbers = rng.permutation(_draw(highest, total, rng, (first, last)))
     # A stable sort brings the common numbers to the front and leaves the others in random order.
     numbers = numbers[np.argsort(numbers >= COMMON, kind='stable')]
     train, valid, test = np.split(numbers, [train_size, train_size + valid_size])
@@ -65,14 +71,19 @@ def splits(source: str, target: str, highest: int, train_size: int, valid_size: 
             for name, part in (('train', rng.permutation(train)), ('valid', valid), ('test', test))}
 
 
-def _draw(highest: int, total: int, rng: np.random.Generator) -> np.ndarray:
-    """`total` distinct numbers in 0..highest, spread evenly over the counts of digits."""
+def _draw(highest: int, total: int, rng: np.random.Generator, left_out: tuple[int, int] = (0, -1)) -> np.ndarray:
+    """`total` distinct numbers in 0..highest but those from `left_out`, spread evenly over the counts of digits."""
     edges = [0, *(10**d for d in range(1, len(str(highest)))), highest + 1]
-    # What small spans lack, large ones give.
-    spans = sorted(itertools.pairwise(edges), key=lambda span: span[1] - span[0])
+    spans = []
+    for low, high in itertools.pairwise(edges):
+        at = min(max(left_out[0], low), high)
+        gap = max(0, min(left_out[1] + 1, high) - at)
+        spans.append((high - low - gap, low, at, gap))
     drawn = []
-    for i, (low, high) in enumerate(spans):
-        share = min(high - low, -(-total // (len(spans) - i)))
-        drawn.append(low + rng.choice(high - low, share, replace=False))
+    # What small spans lack, large ones give.
+    for i, (size, low, at, gap) in enumerate(sorted(spans, key=lambda span: span[0])):
+        share = min(size, -(-total // (len(spans) - i)))
+        numbers = low + rng.choice(size, share, replace=False)
+        drawn.append(numbers + gap * (numbers >= at))
         total -= share
     return np.concatenate(drawn)

@@ -12,7 +12,7 @@ from seqjax.options import option
 from seqjax.statistical import ibm
 from seqjax.statistical.search import PhraseSearch, WordSearch
 from seqjax.statistical.symmetry import Method
-from seqjax.statistical.system import Recipe, build
+from seqjax.statistical.system import Recipe, align, build
 
 __all__ = ['SMT']
 PAD, EOS = 0, 2
@@ -132,6 +132,15 @@ class SMT(Translator):
         """Phrases, n-grams and tuned weights from the final parameters (numpy), as arrays by name."""
         recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
         return build(recipe, tables_of(params, 'direct'), tables_of(params, 'inverse'), data)
+
+    def links(self, params: Any, source: np.ndarray, target: np.ndarray) -> set[tuple[int, int]]:
+        """The word alignment that phrases are extracted from: (source, target) positions.
+
+        Args:
+          source, target: ids of the words of a pair, without EOS.
+        """
+        both = (tables_of(params, direction) for direction in ('direct', 'inverse'))
+        return align(*both, source, target, self.symmetrisation)
 
     def search(self, params: Any, tables: dict[str, np.ndarray], decoding: Any, max_length: int) -> Any:
         """The stack decoder with `tables`, or word by word; None for 'greedy', which any decoder can do."""

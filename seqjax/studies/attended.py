@@ -1,13 +1,18 @@
 """What the attention of a trained model is worth: its links against those that are known, and its evidence."""
 
+from collections.abc import Sequence, Set
+
+import jax
 import numpy as np
 
-from seqjax.data.alignments import align, alignment_error_rate
+from seqjax.data.alignments import Alignment, Link, alignment_error_rate, crossings
 from seqjax.data.vocabulary import Ragged
 from seqjax.studies import evidence
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row
 from seqjax.tasks.forced import forced
+
+_looks = jax.jit(evidence.looks, static_argnums=0)  # a model is its own configuration: equal ones share the program
 
 
 def first(pairs: tuple[Ragged, Ragged], count: int) -> tuple[Ragged, Ragged]:
@@ -16,23 +21,69 @@ def first(pairs: tuple[Ragged, Ragged], count: int) -> tuple[Ragged, Ragged]:
     return pairs[0].take(rows), pairs[1].take(rows)
 
 
+def known(subject: Subject, split: str, count: int) -> list[Alignment]:
+    """The alignments of the first `count` pairs of a split, which the task knows."""
+    return [subject.composed.task.alignment(*pair) for pair in zip(*(side[:count]
+                                                                     for side in subject.data.text[split]))]
+
+
+def looks(subject: Subject, split: str, count: int) -> list[np.ndarray]:
+    """What every layer and head looks at in each of the first `count` pairs, teacher-forced: (N, H, T, S), EOS last."""
+    source, target = first(subject.data.ids[split], count)
+    batch = evidence.batch_of(source, target, multiple=8)
+    weights_NBHTS = np.asarray(_looks(subject.model, subject.params, batch))
+    found: list = [None] * source.count()
+    for b, row in enumerate(batch.row):
+        found[row] = weights_NBHTS[:, b, :, :target.lengths[row], :source.lengths[row]]
+    return found
+
+
+def error_rate(links: Sequence[Set[Link]], gold: Sequence[Alignment]) -> float:
+    """The alignment error rate, in percent."""
+    return 100 * alignment_error_rate(links, [a.sure for a in gold], [a.possible for a in gold])
+
+
 def alignment(subject: Subject, count: int, threshold: float = 0.25) -> Row:
-    """Alignment error rates, in percent, of attention on number words, teacher-forced, over the first test pairs.
+    """Alignment error rates, in percent, of the last layer's attention, teacher-forced, over the first test pairs.
 
     'aer': a target word is linked with the source word that has its greatest weight; 'aer_threshold': with all that
-    have at least `threshold`.
+    have at least `threshold`. Weights are the mean over heads.
     """
-    task = subject.composed.task
-    source, target = first(subject.data.ids['test'], count)
-    texts = [side[:count] for side in subject.data.text['test']]
-    gold = [align(s, t, task.source, task.target) for s, t in zip(*texts)]
-    sure, possible = [a.sure for a in gold], [a.possible for a in gold]
-    batch = evidence.batch_of(source, target)
-    weights_BTS = np.asarray(subject.model.capture(subject.params, batch)['decoder/cross_attention'])[-1].mean(1)
-    cut = {row: weights_BTS[b, :target.lengths[row], :source.lengths[row]] for b, row in enumerate(batch.row)}
-    ways = {'aer': evidence.strongest_links, 'aer_threshold': lambda w: evidence.links_above(w, threshold)}
-    return {name: 100 * alignment_error_rate([way(cut[i]) for i in range(source.count())], sure, possible)
-            for name, way in ways.items()}
+    weights, gold = [w[-1].mean(0) for w in looks(subject, 'test', count)], known(subject, 'test', count)
+    return {'aer': error_rate([evidence.strongest_links(w) for w in weights], gold),
+            'aer_threshold': error_rate([evidence.links_above(w, threshold) for w in weights], gold)}
+
+
+def best_head(subject: Subject, count: int) -> tuple[int, int]:
+    """The layer and head whose strongest links are nearest to what is known of the first validation pairs."""
+    weights, gold = looks(subject, 'valid', count), known(subject, 'valid', count)
+    layers, heads = weights[0].shape[:2]
+    rates = {(n, h): error_rate([evidence.strongest_links(w[n, h]) for w in weights], gold)
+             for n in range(layers) for h in range(heads)}
+    return min(rates, key=rates.get)
+
+
+def links(subject: Subject, count: int) -> list[set[Link]]:
+    """The links of the first test pairs: those that a statistical system itself has made, or each target word with the
+    source word that the best head looks at most, where validation says which head that is."""
+    if hasattr(subject.model, 'links'):
+        params, words = jax.device_get(subject.params), [
+            [side.row(i)[:-1] for i in range(side.count())] for side in first(subject.data.ids['test'], count)]
+        return [subject.model.links(params, *pair) for pair in zip(*words)]
+    layer, head = best_head(subject, count)
+    return [evidence.strongest_links(w[layer, head]) for w in looks(subject, 'test', count)]
+
+
+def judged(guessed: Sequence[Set[Link]], gold: Sequence[Alignment]) -> Row:
+    """Of links, in percent: 'aer'; 'crossings_found', the pairs of sure links that cross and are among them;
+    'crossings_right', their pairs that cross and are sure. NaN where there is none.
+    """
+    hits = made = there = 0
+    for ours, theirs in zip(guessed, gold, strict=True):
+        cross, wanted = crossings(ours), crossings(theirs.sure)
+        hits, made, there = hits + len(cross & wanted), made + len(cross), there + len(wanted)
+    return {'aer': error_rate(guessed, gold), 'crossings_found': 100 * hits / there if there else float('nan'),
+            'crossings_right': 100 * hits / made if made else float('nan')}
 
 
 def explanation(subject: Subject, count: int) -> Row:
@@ -55,11 +106,12 @@ def intervention(subject: Subject, count: int) -> Row:
         for name, change in changes.items()}
 
 
-def diagonal(subject: Subject, count: int) -> Row:
-    """The floor of alignment: each target word is linked with the source word as far along as it is."""
-    task = subject.composed.task
-    texts = [side[:count] for side in subject.data.text['test']]
-    gold = [align(s, t, task.source, task.target) for s, t in zip(*texts)]
+def along_the_diagonal(subject: Subject, count: int) -> list[set[Link]]:
+    """Each target word with the source word as far along as it is."""
     source, target = (side.lengths - 1 for side in first(subject.data.ids['test'], count))
-    links = [{(int((t + 0.5) * S / T), t) for t in range(T)} for S, T in zip(source, target)]
-    return {'aer': 100 * alignment_error_rate(links, [a.sure for a in gold], [a.possible for a in gold])}
+    return [{(int((t + 0.5) * S / T), t) for t in range(T)} for S, T in zip(source, target)]
+
+
+def diagonal(subject: Subject, count: int) -> Row:
+    """The floor of alignment."""
+    return {'aer': error_rate(along_the_diagonal(subject, count), known(subject, 'test', count))}

@@ -28,17 +28,25 @@ class Influence(NamedTuple):
     left_out: np.ndarray  # total variation distance of p(. at t) with and without token j; NaN for the source's EOS
 
 
-def batch_of(source: Ragged, target: Ragged) -> Any:
-    """All pairs as one batch."""
-    shape = Shape(int(source.lengths.max()), int(target.lengths.max()))
+def batch_of(source: Ragged, target: Ragged, multiple: int = 1) -> Any:
+    """All pairs as one batch, whose lengths are of the multiple: batches of equal shape share a program."""
+    shape = Shape(*(-(-int(side.lengths.max()) // multiple) * multiple for side in (source, target)))
     return Batches(source, target, source.count(), [shape], seed=None).batch(0)
 
 
 def weights_of(model: Any, params: Any, batch: Any) -> jax.Array:
     """The weights (B, T, S) of the last layer, teacher-forced."""
-    captured = model.capture(params, batch)
-    weights_NBHTS = next(value for name, value in captured.items() if name.endswith('cross_attention'))
-    return weights_NBHTS[-1].mean(axis=1)
+    return looks(model, params, batch)[-1].mean(axis=1)
+
+
+def looks(model: Any, params: Any, batch: Any) -> jax.Array:
+    """The weights of every layer and head on the source (N, B, H, T, S), teacher-forced; in a decoder-only model they
+    are part of self-attention, and what a row lacks to 1 goes to the target's past.
+
+    Layers may stand in one array or in one each.
+    """
+    found = [value for name, value in model.capture(params, batch).items() if name.endswith('cross_attention')]
+    return jnp.concatenate([value.reshape(-1, *value.shape[-4:]) for value in found])
 
 
 def influences(model: Any, params: Any, source: Ragged, target: Ragged) -> list[Influence]:

@@ -29,6 +29,12 @@ def random_batch(model: Any, rows: int, source_length: int, target_length: int, 
                  np.ones(rows, np.float32), np.arange(rows, dtype=np.int32))
 
 
+def step_flops(subject: Subject, batch: Batch) -> int:
+    """The FLOPs of a training step on `batch`, as `training/flops.py` counts them; nothing is computed."""
+    learner = subject.ready.learner(1000)
+    return flops.count(learner.step, subject.ready.abstract_state(learner), batch)
+
+
 def stepping(subject: Subject, batch: Batch) -> Call:
     """One training step on `batch`, from the state that the call before left; the first state is fresh."""
     ready = subject.ready

@@ -19,7 +19,11 @@ Answer = Literal['supported', 'not supported', 'undecided']
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The answer to a claim: an effect, its interval over seeds, and a sentence that says both in words."""
+    """The answer to a claim: an effect, its interval over seeds, and a sentence that says both in words.
+
+    Args:
+      raised: the error for which nothing was decided, where the study's function could not read its results.
+    """
 
     answer: Answer
     sentence: str
@@ -27,6 +31,7 @@ class Verdict:
     low: float = math.nan
     high: float = math.nan
     unit: str = ''
+    raised: Exception | None = None
 
 
 def decide(effect: Interval, at_least: float, sentence: str, unit: str = '') -> Verdict:
@@ -113,7 +118,8 @@ class Study:
         try:
             return self.verdict(results)
         except Exception as error:  # what it reads is not there: trials failed, or have not been run
-            return Verdict('undecided', f'These results do not decide it ({type(error).__name__}: {error}).')
+            return Verdict('undecided', f'These results do not decide it ({type(error).__name__}: {error}).',
+                           raised=error)
 
     def columns(self, results: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What tells lines of the results apart, and what was measured: `shown`, or all that varies and all numbers."""

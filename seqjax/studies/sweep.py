@@ -12,10 +12,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags as absl_flags
-
-from seqjax import flags
-from seqjax.compose import recipe
+from seqjax.compose import given, recipe
 from seqjax.errors import UserError
 from seqjax.experiment import GROUPS
 from seqjax.studies.axes import SEED, Settings, grid
@@ -96,17 +93,8 @@ def split(name: str, values: str) -> Sequence[str]:
 
 def chosen(argv: Sequence[str], parts: dict[str, Any], others: Sequence[Any] = ()) -> Settings:
     """{dotted name: value} of the flags of `parts` that are set in `argv`, flagfiles included."""
-    found: Settings = {}
-    for words in flags.stages(argv):
-        values = absl_flags.FlagValues()
-        for other in others:
-            flags.define(values, '', other)
-        for group, part in parts.items():
-            flags.define(values, f'{group}.', part)
-        flags.read(words, values)
-        for group, part in parts.items():
-            found |= {f'{group}.{name}': value for name, value in flags.given(values, f'{group}.', part).items()}
-    return found
+    return {f'{group}.{name}': value for stage in given(argv, parts, others)
+            for group, fields in stage.items() for name, value in fields.items()}
 
 
 def base(experiment: str | None, model: str | None, argv: Sequence[str], text: str, others: Sequence[Any]) -> Settings:

@@ -1,8 +1,9 @@
-"""Where the text of a translation task comes from: number words, reversed lists, files, TensorFlow Datasets."""
+"""Where the text of a translation task comes from: number words, a grammar, lists, files, TensorFlow Datasets."""
 
 import dataclasses
+from collections.abc import Iterable
 
-from seqjax.data import numerals, parallel, reverse, tfds
+from seqjax.data import alignments, colours, numerals, parallel, reverse, tfds
 from seqjax.errors import UserError
 from seqjax.options import option
 from seqjax.tasks.translation import Text, Translation
@@ -19,11 +20,39 @@ class Numerals(Translation):
     valid_size: int = option(500, 'numbers to validate on', at_least=1)
     test_size: int = option(1000, 'numbers to test on', at_least=1)
     data_seed: int = option(0, 'seed of the choice of numbers', at_least=0)
+    left_out: tuple[int, int] | None = option(None, 'first and last of numbers that are in no split: a domain of '
+                                              'their own', at_least=0)
 
     def splits(self) -> dict[str, Text]:
         """Numbers in words, drawn so that short and long ones both appear."""
         return numerals.splits(self.source, self.target, self.highest, self.train_size, self.valid_size, self.test_size,
-                               self.data_seed)
+                               self.data_seed, self.left_out)
+
+    def pairs(self, numbers: Iterable[int]) -> Text:
+        """Any numbers, in both languages."""
+        return numerals.pairs(numbers, self.source, self.target)
+
+    def alignment(self, source: str, target: str) -> alignments.Alignment:
+        """Which words of a pair translate each other."""
+        return alignments.align(source, target, self.source, self.target)
+
+
+@dataclasses.dataclass(frozen=True)
+class Colours(Translation):
+    """Sentences of things and their colours, English to French, from a grammar: 'blue car' is 'voiture bleue'."""
+
+    train_size: int = option(10_000, 'sentences to train on', at_least=1)
+    valid_size: int = option(200, 'sentences to validate on', at_least=1)
+    test_size: int = option(1000, 'sentences to test on', at_least=1)
+    data_seed: int = option(0, 'seed of the sentences', at_least=0)
+
+    def splits(self) -> dict[str, Text]:
+        """Sentences drawn from the grammar, no English one twice."""
+        return colours.splits(self.train_size, self.valid_size, self.test_size, self.data_seed)
+
+    def alignment(self, source: str, target: str) -> alignments.Alignment:
+        """Which words of a pair translate each other."""
+        return colours.align(source, target)
 
 
 @dataclasses.dataclass(frozen=True)
