@@ -57,7 +57,8 @@ def whispers(form: Form = 'full') -> Study:
               'one of as many parameters does not.',
         source='Bahdanau et al. 2015, section 1, and Vaswani et al. 2017, section 4, as they are usually explained',
         expect='A gated chain may learn to keep one word, so that its loss is one of learning and shows early. A mean '
-               'can weigh as well, by the length of what it is a mean of. One layer follows one link.',
+               'can weigh as well, by the length of what it is a mean of. One layer may not follow even one link, for '
+               'it has first to be told which.',
         base={'experiment': 'puzzles', 'task.metric': 'loss', 'model.hidden_size': 32, **lasting(steps),
               'optimizer.warmup_steps': min(50, steps // 2)} | (tiny if form == 'smoke' else {}),
         axes=axes, measure=measure, verdict=verdict, figures=figures, seeds={'full': 3, 'quick': 2, 'smoke': 1}[form],
