@@ -77,7 +77,7 @@ def ladder(form: Form = 'full') -> Study:
 
 
 def abroad(task: Any, count: int) -> dict[str, tuple[list[str], list[str]]]:
-    """`count` numbers of each domain in the languages of a task of numbers, drawn evenly; the same for every system."""
+    """`count` numbers of each domain in the languages of the task, drawn evenly; the same for every system."""
     rng = np.random.default_rng(0)
     return {name: task.pairs(low + rng.choice(high - low + 1, count, replace=False))
             for name, (low, high) in DOMAINS.items()}
