@@ -64,7 +64,7 @@ def colours(model: str = 'transformer') -> Experiment:
     """The blue car, la voiture bleue: word order that French turns around, from a grammar whose alignments are known.
 
     python launch.py --experiment=colours --model=MODEL
-    A task of a minute for every model; what their attention makes of it: --study=inversion.
+    What attention makes of it: --study=inversion.
     """
     task = Colours(max_length=32, metric='exact_match')
     if model == 'smt':

@@ -30,14 +30,14 @@ def inversion(form: Form = 'full') -> Study:
     python launch.py --study=inversion [--quick | --smoke]
     Cost: 12 runs of 500 steps (the statistical system's ten passes), an estimated five minutes on two idle cores.
     """
-    steps, rows, width = {'full': (500, 500, 64), 'quick': (200, 200, 64), 'smoke': (3, 8, 8)}[form]
+    steps, rows, width = {'full': (500, 300, 64), 'quick': (200, 200, 64), 'smoke': (3, 8, 8)}[form]
     gradient = {'training.steps': steps, 'training.evaluate_every': steps, 'training.checkpoint_every': steps,
                 'model.hidden_size': width, 'model.num_layers': 1, 'optimizer.schedule': 'linear',
                 'optimizer.warmup_steps': min(50, steps // 2)}
-    models = [{'model': 'smt', 'model.tuning_sentences': 50, 'model.tuning_rounds': 2}, *cross([gradient], [
+    models = [{'model': 'smt', 'model.tuning_sentences': 30, 'model.tuning_rounds': 1}, *cross([gradient], [
         {'model': 'bahdanau'}, {'model': 'luong', 'model.cell': 'gru', 'model.bidirectional': True},
         {'model': 'transformer', 'model.num_layers': 2, 'model.num_heads': 4, 'model.feedforward_size': 4 * width}])]
-    size = {} if form == 'full' else {'task.train_size': 3000, 'task.buckets': 1}
+    size = {'task.train_size': 4000 if form == 'full' else 1500, 'task.buckets': 1}
     if form == 'smoke':
         models = [models[2] | {'model.input_feeding': False}]
         size |= {'task.train_size': 60}
