@@ -1,10 +1,11 @@
-"""What `benchmarks/translation.py` measures: the items, their shapes and their batches. Read by every worker: numpy alone.
+"""What `benchmarks/translation.py` measures: the items, their shapes and batches. Read by every worker: numpy alone.
 
 All sides of an item get the same sizes and the same batches. Ids: pad 0, bos 1, eos 2, unk 3.
 """
 
 import dataclasses
 import fnmatch
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,8 +133,11 @@ def items() -> list[Item]:
     return training() + decoding()
 
 
-def selected(names: list[str], only: str, quick: bool) -> list[str]:
-    """Of `names` those that one of the comma-separated prefixes or patterns of `only` names; all where it is empty."""
+def selected(known: Mapping[str, Any], only: str, quick: bool) -> list[str]:
+    """Names of `known` that one of the comma-separated names, beginnings or patterns of `only` names; '' names all.
+
+    With `quick` those alone that say of themselves that they are.
+    """
     patterns = [part for part in only.split(',') if part]
-    return [name for name in names if not patterns or any(
-        name == part or name.startswith(f'{part}.') or fnmatch.fnmatchcase(name, part) for part in patterns)]
+    return [name for name, item in known.items() if (item.quick or not quick) and (not patterns or any(
+        name == part or name.startswith(f'{part}.') or fnmatch.fnmatchcase(name, part) for part in patterns))]

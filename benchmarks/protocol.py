@@ -27,7 +27,7 @@ class Worker:
     """The asking end: a process that is started at once."""
 
     def __init__(self, command: Sequence[str], **kwargs: Any):
-        self.log = tempfile.TemporaryFile('w+')
+        self.log = tempfile.TemporaryFile('w+')  # noqa: SIM115, closed by close()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
                                         text=True, **kwargs)
 
