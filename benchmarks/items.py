@@ -39,25 +39,23 @@ def batches(rows: int, source_length: int, target_length: int, words: int, count
             seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of arrays (rows, length) int32: even draws from the words, then EOS, then padding.
 
-    Lengths are uniform between six tenths of the width and all of it; the first row fills it.
+    Lengths go evenly from six tenths of the width to all of it, in another order in each array: all batches have
+    equally many tokens.
     """
     rng = np.random.default_rng(seed)
 
     def side(length: int) -> np.ndarray:
         ids = rng.integers(WORDS, words, (rows, length), dtype=np.int32)
-        lengths = rng.integers(-(-6 * length // 10), length, rows, endpoint=True)
-        lengths[0] = length
-        place = np.arange(length)
-        return np.where(place == lengths[:, None] - 1, EOS, np.where(place < lengths[:, None], ids, PAD)).astype(
-            np.int32)
+        lengths = np.linspace(length, 0.6 * length, rows).round().astype(int)
+        end, place = rng.permutation(lengths)[:, None] - 1, np.arange(length)
+        return np.where(place == end, EOS, np.where(place < end, ids, PAD)).astype(np.int32)
 
     return [(side(source_length), side(target_length)) for _ in range(count)]
 
 
-def work_of(pairs: list[tuple[np.ndarray, np.ndarray]], times: int) -> int:
-    """Target tokens without padding in so many steps that take the batches in turn."""
-    tokens = [int((target != PAD).sum()) for _, target in pairs]
-    return sum(tokens[i % len(tokens)] for i in range(times))
+def tokens_of(pairs: list[tuple[np.ndarray, np.ndarray]]) -> int:
+    """Target tokens without padding in a batch, of which all have equally many."""
+    return int((pairs[0][1] != PAD).sum())
 
 
 def transformer(width: int, **more: Any) -> dict[str, Any]:
@@ -106,12 +104,15 @@ def training() -> list[Item]:
             Side('ours', 'ours', 'train', {'model': 'bahdanau'}), Side('torch', 'torch', 'lstm')), quick=width == 256))
     reverse = dict(width=64, embedding=16, words=54, rows=10, source_length=26, target_length=26, dropout=0.1)
     found.append(Item('training.joeynmt.reverse', 'target tokens', reverse, (
-        Side('ours', 'ours', 'train', {'model': 'luong'}), Side('joeynmt', 'joeynmt', 'recurrent')), quick=True,
-        note="joeynmt's rnn_reverse recipe: LSTM, general scores, input feeding, batches of 10"))
+        Side('ours', 'ours', 'train', {'model': 'luong'}), Side('joeynmt', 'joeynmt', 'recurrent'),
+        Side('joeynmt, 1 thread', 'joeynmt', 'recurrent', {'threads': 1})), quick=True,
+        note="joeynmt's rnn_reverse recipe: LSTM, general scores, input feeding, batches of 10. Ours has 32,896 "
+             "parameters more to start the decoder from the encoder's states, joeynmt a second bias for each gate."))
     multi30k = transformer(256, rows=128, source_length=16, target_length=16, dropout=0.15)
     found.append(Item('training.joeynmt.multi30k', 'target tokens', multi30k, (
         Side('ours', 'ours', 'train', {'model': 'transformer'}), Side('joeynmt', 'joeynmt', 'transformer')),
-        note='the Transformer and the commonest batch of --experiment=multi30k, on random words'))
+        note="the Transformer and the commonest batch of --experiment=multi30k, on random words; joeynmt's attention "
+             'has biases'))
     return found
 
 
@@ -124,7 +125,8 @@ def decoding() -> list[Item]:
             sides = (Side('ours', 'ours', 'decode'), Side('CTranslate2', 'marian', 'ctranslate2'),
                      Side('Hugging Face', 'marian', 'generate'), Side('joeynmt', 'joeynmt', 'decode'))
             found.append(Item(f'decoding.{"greedy" if beam == 1 else "beam"}.{rows}', 'sentences', shape, sides,
-                              quick=rows == 64 and beam == 5))
+                              quick=rows == 64 and beam == 5,
+                              note="the others' attention has biases; joeynmt keeps no keys and values"))
     return found
 
 

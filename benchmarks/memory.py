@@ -5,6 +5,7 @@ Prints a JSON object: 'parameter_bytes', of the plan and held, which are equal; 
 device that counts for itself, its own count). What is compiled is compiled before: compiling takes memory of its own.
 """
 
+import ctypes
 import json
 import pathlib
 import re
@@ -51,6 +52,7 @@ def growth(argv: list[str]) -> dict[str, int]:
     if stats:
         peak = stats['peak_bytes_in_use']
     else:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or the next steps would take it up unseen
         pathlib.Path('/proc/self/clear_refs').write_text('5')  # VmHWM begins again
         before = resident()
         held()

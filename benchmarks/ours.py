@@ -49,7 +49,8 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     pairs = items.batches(shape['rows'], shape['source_length'], shape['target_length'], shape['words'])
     ours = [Batch(source, target, np.ones(len(source), np.float32), np.arange(len(source), dtype=np.int32))
             for source, target in pairs]
-    told = {'parameters': parameter_count(state.params), 'counted_flops': flops.count(learner.step, state, ours[0])}
+    told = {'parameters': parameter_count(state.params), 'tokens': items.tokens_of(pairs),
+            'counted_flops': flops.count(learner.step, state, ours[0])}
 
     def call(times: int) -> float:
         nonlocal state
@@ -62,7 +63,7 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
         total, count = jax.device_get(pending)['nll']
         told['loss'] = float(total / count)
         jax.block_until_ready(state)
-        return items.work_of(pairs, times)
+        return times * items.tokens_of(pairs)
 
     call(3)  # compiled, and what the allocator has to learn
     return call, told

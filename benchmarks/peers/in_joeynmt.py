@@ -71,14 +71,15 @@ def batch_of(source: np.ndarray, target: np.ndarray | None, device: torch.device
                  torch.arange(len(source)), device, pad_index=1, eos_index=3, is_train=target is not None)
 
 
-def training(args, model, words, rows, source_length, target_length):
-    """What joeynmt's TrainManager does between one batch and the next."""
+def training(args, model, words, rows, source_length, target_length, threads=None):
+    """What joeynmt's TrainManager does between one batch and the next; by default with all threads."""
     manager = TrainManager(0, model, args.model_dir, args.device, autocast=args.autocast, train_args=args.train,
                            dev_args=args.test)
     pairs = items.batches(rows, source_length, target_length, words)
     told = {'parameters': sum(p.numel() for p in model.parameters() if p.requires_grad)}
 
     def call(times):
+        torch.set_num_threads(threads or int(sys.argv[1]))
         model.train()
         model.zero_grad()
         for i in range(times):
@@ -88,7 +89,7 @@ def training(args, model, words, rows, source_length, target_length):
             manager.optimizer.step()
             model.zero_grad()
         told['loss'] = loss
-        return items.work_of(pairs, times)
+        return times * items.tokens_of(pairs)
 
     call(3)
     return call, told

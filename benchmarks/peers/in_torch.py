@@ -113,7 +113,7 @@ def training(model, words, rows, source_length, target_length, compiled=False, d
         for i in range(times):
             loss = step(*pairs[i % len(pairs)])
         told['loss'] = loss.item()
-        return items.work_of(pairs, times)
+        return times * items.tokens_of(pairs)
 
     call(3)
     return call, told
