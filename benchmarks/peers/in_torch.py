@@ -32,7 +32,8 @@ class Transformer(nn.Module):
             layer.dropout = nn.Identity()
         self.dropout, self.scale = nn.Dropout(dropout), math.sqrt(width)
         angle = torch.arange(length)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
-        self.register_buffer('positions', torch.cat([angle.sin(), angle.cos()], 1), persistent=False)
+        self.register_buffer('positions', torch.stack([angle.sin(), angle.cos()], 2).flatten(1),
+                             persistent=False)
         self.register_buffer('causal', torch.triu(torch.ones(length, length, dtype=torch.bool), 1), persistent=False)
 
     def embed(self, tokens):
