@@ -42,7 +42,7 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     from seqjax.training.parallel import Placement
     recipe = dict(smoothing=0.1, clip=None) if model != 'luong' else dict(smoothing=0.0, clip=1.0, optimizer='adamw')
     experiment = experiment_of(model, shape['words'], fields_of(model, shape, dtype), **recipe)
-    ready = Prepared(experiment, Placement('pmap'))
+    ready = Prepared(experiment, Placement('pmap', devices=jax.devices()[:1]))  # as many as the others use
     learner = ready.learner(1000)
     step = ready.step(learner)
     state = ready.placement.place_state(jax.jit(learner.init)(jax.random.key(0)))

@@ -46,7 +46,8 @@ class Workers:
     def __init__(self, threads: int, cache: str):
         self.threads, self.running, self.abouts = threads, {}, {}
         self.env = os.environ | {'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads),
-                                 'HF_HUB_OFFLINE': '1', 'TOKENIZERS_PARALLELISM': 'false'}
+                                 'HF_HUB_OFFLINE': '1', 'TOKENIZERS_PARALLELISM': 'false',
+                                 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}  # an accelerator's memory is shared
         if cache:
             self.env |= {'JAX_COMPILATION_CACHE_DIR': cache, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1'}
 
@@ -156,7 +157,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.translation', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', default='', help='names, beginnings of names or patterns, with commas')
-    parser.add_argument('--quick', action='store_true', help='an item of each kind, three repeats')
+    parser.add_argument('--quick', action='store_true', help='an item of each kind, 3 repeats, no torch.compile')
     parser.add_argument('--list', action='store_true', help='names the items and ends')
     parser.add_argument('--repeats', type=int, help='turns of each side; 5, or 3 with --quick')
     parser.add_argument('--turn', type=float, help='seconds of a turn; 1.5, or 0.7 with --quick')
@@ -174,13 +175,13 @@ def main() -> int:
     turn = options.turn or (0.7 if options.quick else 1.5)
     results = json.loads(options.results.read_text()) if options.results.exists() else {}
     workers = Workers(options.threads, options.cache)
-    without = set(filter(None, options.without.split(',')))
+    without = set(filter(None, options.without.split(','))) | ({'torch.compile'} if options.quick else set())
     began = time.monotonic()
     try:
         for name in names:
             item, load, clock = known[name], os.getloadavg()[0], time.monotonic()
             if isinstance(item, start.Timed):
-                sides = item.measure(repeats, options.threads)
+                sides = item.measure(1 if options.quick else repeats, options.threads)
             else:
                 if workers['ours'] and workers.abouts['ours']['device'] != 'cpu':
                     item = on_accelerator(item)
