@@ -31,19 +31,22 @@ def insert(document: pathlib.Path, folders: Sequence[pathlib.Path]) -> list[str]
             report = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
         except FileNotFoundError:
             raise UserError(f'{folder} holds no report.json; write one with --mode=report --workdir={folder}') from None
-        name = report['study']
-        begin, end = f'<!-- study:{name} -->', f'<!-- end study:{name} -->'
-        section = f'{begin}\n{report["section"].strip()}\n{end}'
-        if begin not in text:
-            text = f'{text.rstrip()}\n\n{section}\n'
-        elif end not in text:
-            raise UserError(f'{document}: {begin} has no {end}; write it where the section ends')
-        else:
-            before, _, rest = text.partition(begin)
-            text = before + section + rest.partition(end)[2]
-        names.append(name)
+        text = put(text, f'study:{report["study"]}', report['section'], document)
+        names.append(report['study'])
     files.write(document, text)
     return names
+
+
+def put(text: str, name: str, section: str, document: pathlib.Path) -> str:
+    """The `text` of a document with `section` between the marks <!-- NAME --> and <!-- end NAME -->, or at its end."""
+    begin, end = f'<!-- {name} -->', f'<!-- end {name} -->'
+    section = f'{begin}\n{section.strip()}\n{end}'
+    if begin not in text:
+        return f'{text.rstrip()}\n\n{section}\n'
+    if end not in text:
+        raise UserError(f'{document}: {begin} has no {end}; write it where the section ends')
+    before, _, rest = text.partition(begin)
+    return before + section + rest.partition(end)[2]
 
 
 def main(argv: Sequence[str]) -> int:

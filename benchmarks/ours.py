@@ -1,0 +1,135 @@
+"""Our side of `benchmarks/translation.py`: the steps and searches that a run uses, on batches that everybody gets."""
+
+import functools
+import sys
+from typing import Any
+
+from benchmarks import items, protocol
+
+
+def experiment_of(model: str, words: int, fields: dict[str, Any], smoothing: float, clip: float | None,
+                  optimizer: str = 'adam') -> Any:
+    """An experiment whose model knows its sizes; its task brings the loss, and no data."""
+    from seqjax.catalogue import load
+    from seqjax.experiment import Experiment
+    from seqjax.tasks.translation import Translation
+    from seqjax.training.optimizer import Optimizer
+    found = Experiment(task=Translation(label_smoothing=smoothing), model=load('model', model)(**fields),
+                       optimizer=Optimizer(name=optimizer, learning_rate=1e-3, clip_norm=clip))
+    return found.sized(source_size=words, target_size=words, source_length=64, target_length=64, length_ratio=1.0)
+
+
+def fields_of(model: str, shape: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The options of a model of these sizes."""
+    if model == 'transformer':
+        return dict(num_layers=shape['layers'], hidden_size=shape['width'], num_heads=shape['heads'],
+                    feedforward_size=shape['feedforward'], dropout=shape.get('dropout', 0.0), tie='all', dtype=dtype)
+    common = dict(hidden_size=shape['width'], embedding_size=shape.get('embedding'), dropout=shape['dropout'],
+                  dtype=dtype)
+    if model == 'bahdanau':
+        return common | dict(cell='lstm')
+    return common | dict(cell='lstm', num_layers=1, bidirectional=True, score='general', input_feeding=True)
+
+
+def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Call, dict]:
+    """Training steps as the loop takes them: placed on the device one by one, metrics fetched a step later."""
+    import jax
+    import numpy as np
+
+    from seqjax.data.batches import Batch
+    from seqjax.prepared import Prepared, parameter_count
+    from seqjax.training import flops
+    from seqjax.training.parallel import Placement
+    recipe = dict(smoothing=0.1, clip=None) if model != 'luong' else dict(smoothing=0.0, clip=1.0, optimizer='adamw')
+    experiment = experiment_of(model, shape['words'], fields_of(model, shape, dtype), **recipe)
+    ready = Prepared(experiment, Placement('pmap', devices=jax.devices()[:1]))  # as many as the others use
+    learner = ready.learner(1000)
+    step = ready.step(learner)
+    state = ready.placement.place_state(jax.jit(learner.init)(jax.random.key(0)))
+    pairs = items.batches(shape['rows'], shape['source_length'], shape['target_length'], shape['words'])
+    ours = [Batch(source, target, np.ones(len(source), np.float32), np.arange(len(source), dtype=np.int32))
+            for source, target in pairs]
+    told = {'parameters': parameter_count(state.params), 'tokens': items.tokens_of(pairs),
+            'counted_flops': flops.count(learner.step, state, ours[0])}
+
+    def call(times: int) -> float:
+        nonlocal state
+        pending = None
+        for i in range(times):
+            state, sums = step(state, ready.placement.place_batch(ours[i % len(ours)]))
+            if pending is not None:
+                jax.device_get(pending)
+            pending = sums
+        total, count = jax.device_get(pending)['nll']
+        told['loss'] = float(total / count)
+        jax.block_until_ready(state)
+        return times * items.tokens_of(pairs)
+
+    call(3)  # compiled, and what the allocator has to learn
+    return call, told
+
+
+def decode(beam: int, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Call, dict]:
+    """The search of `decoding/search.py`, with a model that never ends a sentence."""
+    import jax
+    import numpy as np
+
+    from seqjax.decoding.options import Decoding
+    from seqjax.decoding.search import search
+    from seqjax.models.transformer import Transformer
+    from seqjax.prepared import parameter_count
+
+    class Endless(Transformer):
+        """A Transformer that gives EOS no chance."""
+
+        def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
+            """As the Transformer, but for EOS."""
+            logits_BTV, carry = super().decode(tokens_BT, memory, carry)
+            return logits_BTV.at[..., items.EOS].set(-1e9), carry
+
+    sizes = dict(source_size=shape['words'], target_size=shape['words'], source_length=64, target_length=64)
+    model = Endless(**fields_of('transformer', shape, dtype) | dict(norm='after'), **sizes)
+    (source, _), = items.batches(shape['rows'], shape['source_length'], 2, shape['words'], 1)
+    params = jax.jit(model.init)(jax.random.key(0), source[:1], source[:1])['params']
+    decoding = Decoding(method='beam', beam_size=beam) if beam > 1 else Decoding()
+    run = jax.jit(functools.partial(search, model, decoding=decoding, max_length=shape['target_length']))
+
+    def call(times: int) -> float:
+        for _ in range(times):
+            tokens_BKT = np.asarray(run(params, source).tokens_BKT)
+        return times * shape['rows'] if (tokens_BKT != items.PAD).all() else 0
+
+    call(2)
+    return call, {'parameters': parameter_count(params)}
+
+
+def matmul(dtype: str = 'float32', **_: Any) -> tuple[protocol.Call, dict]:
+    """Products of two large square matrices, the work in FLOPs: the ceiling of this machine, as jax reaches it."""
+    import jax
+    import jax.numpy as jnp
+    size = 2048 if jax.default_backend() == 'cpu' else 8192
+    a, b = (jax.random.normal(jax.random.key(i), (size, size), jnp.dtype(dtype)) for i in range(2))
+    product = jax.jit(jnp.dot)
+
+    def call(times: int) -> float:
+        for _ in range(times):
+            out = product(a, b)
+        out.block_until_ready()
+        return 2 * size ** 3 * times
+
+    call(3)
+    return call, {'size': size, 'dtype': dtype}
+
+
+def about() -> dict:
+    """Versions and devices."""
+    import importlib.metadata
+
+    import jax
+    versions = {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax', 'optax', 'numpy')}
+    return {'versions': versions, 'device': jax.default_backend(), 'device_kind': jax.devices()[0].device_kind}
+
+
+if __name__ == '__main__':
+    protocol.only(int(sys.argv[1]))
+    protocol.serve({'train': train, 'decode': decode, 'matmul': matmul}, about)

@@ -1,0 +1,165 @@
+"""Writes what `benchmarks/translation.py` measured into a document: python -m benchmarks.tables DOCUMENT RESULTS
+
+A table stands between <!-- table:NAME --> and <!-- end table:NAME -->; what was there is replaced, and one that has no
+such place yet comes to the end. NAME: training, decoding, ceiling, start, plan, conditions.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import results
+from seqjax import files
+from seqjax.errors import UserError
+from seqjax.studies.docs import put
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    ruled = ['---', *['---:'] * (len(head) - 1)]
+    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in (head, ruled, *rows))
+
+
+def number(value: float) -> str:
+    """Three figures, or whole from a hundred on."""
+    return f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
+
+
+def spread(found: results.Middle, unit: str = '') -> str:
+    """A median with its range."""
+    return f'{number(found.median)}{unit} ({number(found.low)} to {number(found.high)})'
+
+
+def compared(chosen: Mapping[str, Any]) -> str:
+    """A row for each side of each item: its rate, and ours over it."""
+    rows = []
+    for name, item in chosen.items():
+        best, peers = results.fastest(item), results.peers(item)
+        for side, entry in item['sides'].items():
+            if side.startswith('matmul'):
+                continue
+            first = f'{name}<br>{results.same_parameters(item)} parameters' if side == 'ours' else ''
+            if 'error' in entry:
+                rows.append([first, side, 'failed', entry['error'].replace('|', '/'), ''])
+                continue
+            against, wanted = '', ''
+            if side in peers:
+                found = results.ratio(item['sides']['ours']['values'], entry['values'])
+                against = ('**{}**' if side == best else '{}').format(spread(found))
+                goal = results.goal(name, side)
+                wanted = '' if goal is None or entry['device'] != 'cpu' else (
+                    f'{goal:g}: ' + ('met' if found.median >= goal else 'missed'))
+            rows.append([first, side, spread(results.middle(entry['values'])), against, wanted])
+    units = sorted({item['unit'] for item in chosen.values()})
+    return grid(['item', 'side', f'{" or ".join(units)} a second', 'ours over it', 'goal'], rows)
+
+
+def ceiling(chosen: Mapping[str, Any]) -> str:
+    """The share of the matmul ceiling, a row for each width, dropout and dtype."""
+    rows = []
+    for item in chosen.values():
+        for suffix in ('', ' bfloat16'):
+            found = results.share(item, suffix)
+            if found is None:
+                continue
+            peak = results.middle(item['sides'][f'matmul{suffix}']['values'])
+            device = item['sides'][f'ours{suffix}']['device_kind']
+            shape = item['shape']
+            goal = '' if shape['width'] != 512 or device != 'cpu' else '60 %: ' + (
+                'met' if found.median >= 0.6 else 'missed')
+            rows.append([f'{shape["width"]}{suffix}', str(shape['dropout']), device,
+                         number(results.model_flops(**shape) / 1e9), spread(results.Middle(*(v / 1e9 for v in peak))),
+                         spread(results.Middle(*(100 * v for v in found)), ' %'), goal])
+    return grid(['width', 'dropout', 'device', 'model GFLOPs a step', 'ceiling, GFLOP/s', 'share', 'goal'], rows)
+
+
+def started(chosen: Mapping[str, Any]) -> str:
+    """Seconds to the first step, and memory."""
+    rows = []
+    for name, item in chosen.items():
+        sides = results.measured(item)
+        base = sides['import jax']['values']
+        for side, entry in sides.items():
+            more, goal = '', ''
+            if side != 'import jax':
+                found = results.middle([a - b for a, b in zip(entry['values'], base)])
+                more = spread(found)
+                goal = '' if side == 'cold' else '3: ' + ('met' if found.median < 3 else 'missed')
+            peak = f'{entry["peak_bytes"] / 2 ** 20:,.0f} MiB' if entry.get('peak_bytes') else ''
+            rows.append([f'{name}, {side}', spread(results.middle(entry['values'])), more, goal, peak])
+    return grid(['', 'seconds', 'more than `import jax`', 'goal', 'most memory'], rows)
+
+
+def planned(chosen: Mapping[str, Any]) -> str:
+    """The plan's bytes and the measured ones."""
+    rows = []
+    for name, item in chosen.items():
+        entry = item['sides']['ours']
+        if 'error' in entry:
+            rows.append([name, entry['error'].replace('|', '/'), '', '', '', ''])
+            continue
+        off = entry['peak_bytes'] / entry['plan_bytes'] - 1
+        equal = 'equal' if entry['parameter_bytes'] == entry['plan_parameter_bytes'] else 'differ'
+        rows.append([name, f'{entry["parameter_bytes"]:,}, {equal}', f'{entry["plan_bytes"] / 2 ** 20:,.0f} MiB',
+                     f'{entry["peak_bytes"] / 2 ** 20:,.0f} MiB', f'{100 * off:+.0f} %',
+                     '20 %: ' + ('met' if abs(off) <= 0.2 else 'missed')])
+    return grid(['', 'parameter bytes', 'planned peak of a step', 'measured', 'off by', 'goal'], rows)
+
+
+def conditions(chosen: Mapping[str, Any]) -> str:
+    """When, where and under which load each item was measured."""
+    def line(item: Mapping[str, Any]) -> str:
+        machine = item['machine']
+        return (f'{machine["processor"]}, {machine["processors"]} processors, {item["threads"]} threads a side; '
+                f'{machine["system"]}, Python {machine["python"]}')
+
+    where = sorted({line(item) for item in chosen.values()})
+    versions = sorted({f'{name} {version}' for item in chosen.values() for name, version in item['versions'].items()})
+    rows = [[name, item['when'], item['commit'], str(item['repeats']),
+             f'{item["load"][0]:.1f} to {item["load"][1]:.1f}', f'{item["seconds"]:.0f}',
+             ' '.join(f'{key}={value}' for key, value in item['shape'].items())] for name, item in chosen.items()]
+    table = grid(['item', 'when', 'commit', 'repeats', 'load', 'seconds', 'shape'], rows)
+    return '\n\n'.join(['\n'.join(where), ', '.join(versions), table])
+
+
+TABLES = {'training': ('training.', compared), 'decoding': ('decoding.', compared),
+          'ceiling': ('training.transformer.', ceiling), 'start': ('start.', started), 'plan': ('plan.', planned),
+          'conditions': ('', conditions)}
+
+
+def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:
+    """Puts every table that there are results for into a document; returns their names."""
+    try:
+        text = document.read_text(encoding='utf-8')
+    except FileNotFoundError:
+        raise UserError(f'{document} is not there; name the document that takes the tables') from None
+    names = []
+    for name, (beginning, table) in TABLES.items():
+        chosen = {key: item for key, item in measured.items() if key.startswith(beginning)}
+        if chosen:
+            text = put(text, f'table:{name}', table(chosen), document)
+            names.append(name)
+    files.write(document, text)
+    return names
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns the exit code."""
+    if len(argv) != 2:
+        print(__doc__)
+        return 2
+    try:
+        measured = json.loads(pathlib.Path(argv[1]).read_text(encoding='utf-8'))
+        print(f'{argv[0]}: {", ".join(write(pathlib.Path(argv[0]), measured))}')
+        return 0
+    except FileNotFoundError:
+        print(f'error: {argv[1]} is not there; measure by python -m benchmarks.translation', file=sys.stderr)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+    return 2
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

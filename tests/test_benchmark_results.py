@@ -1,0 +1,120 @@
+"""What is made of measurements: FLOPs, batches, ratios, shares, tables."""
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import items, ours, results, start, tables
+from seqjax.data.batches import Batch
+from seqjax.errors import UserError
+from seqjax.prepared import Prepared
+from seqjax.training import flops
+from seqjax.training.parallel import Placement
+
+SHAPE = dict(width=16, layers=2, heads=2, feedforward=24, words=40, rows=3, source_length=5, target_length=7,
+             dropout=0.0)
+
+
+def test_model_flops_are_those_of_the_step():
+    """The formula against the products that stand in the step; on the paper: 3 times the forward ones."""
+    experiment = ours.experiment_of('transformer', SHAPE['words'], ours.fields_of('transformer', SHAPE, 'float32'), 0.1,
+                                    None)
+    learner = Prepared(experiment, Placement('pmap')).learner(10)
+    (source, target), = items.batches(3, 5, 7, 40, count=1)
+    batch = Batch(source, target, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    assert items.model_flops(**SHAPE) == pytest.approx(flops.count(learner.step, state, batch), rel=0.02)
+    by_hand = (2 * 3 * 5 * 2 * (4 * 256 + 2 * 384 + 2 * 256) + 2 * 3 * 7 * (2 * (6 * 256 + 2 * 384) + 640)
+               + 4 * 3 * 2 * 16 * (25 + 49 + 35))
+    assert items.model_flops(**SHAPE) == 3 * by_hand
+
+
+def test_batches_are_the_same_for_everybody_and_equally_full():
+    one, two = items.batches(10, 16, 24, 100), items.batches(10, 16, 24, 100)
+    for a, b in zip(one, two):
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[1], b[1])
+    assert (one[0][1] != one[1][1]).any()
+    assert {int((target != 0).sum()) for _, target in one} == {items.tokens_of(one)}
+    for source, _ in one:
+        lengths = (source != 0).sum(1)
+        assert sorted(lengths)[::9] == [10, 16]
+        assert (source[np.arange(10), lengths - 1] == items.EOS).all()
+        assert ((source == items.EOS).sum(1) == 1).all()
+        assert source.max() < 100
+
+
+def test_items_are_chosen_by_name_beginning_or_pattern():
+    known = {item.name: item for item in items.items()} | start.items()
+    assert items.selected(known, '', False) == list(known)
+    assert items.selected(known, 'training.transformer.256', False) == [
+        'training.transformer.256', 'training.transformer.256.nodrop']
+    assert items.selected(known, 'training.trans', False) == []
+    assert items.selected(known, 'decoding.*.1,plan.bahdanau', False) == [
+        'decoding.greedy.1', 'decoding.beam.1', 'plan.bahdanau.256']
+    quick = items.selected(known, '', True)
+    assert {name.partition('.')[0] for name in quick} == {'training', 'decoding', 'start'}
+    assert len(quick) <= 5
+
+
+@pytest.fixture
+def item():
+    def side(values, **more):
+        return dict(values=values, device='cpu', device_kind='cpu', times=3, parameters=1234567) | more
+    return dict(unit='target tokens', shape=items.transformer(512, dropout=0.0), note='', repeats=3, seconds=61.4,
+                load=[0.1, 2.0], threads=2, when='2026-01-02 03:04 UTC', commit='abc1234', versions={'jax': '1'},
+                machine=dict(processor='P', processors=2, system='L', python='3'),
+                sides={'ours': side([200.0, 100.0, 300.0], tokens=1000),
+                       'torch': side([100.0, 200.0, 100.0], parameters=1234568),
+                       'on a GPU': side([9e9] * 3, device='gpu'), 'broken': {'error': 'a|b'},
+                       'matmul': side([1e11, 2e11, 4e11])})
+
+
+def test_ratios_are_of_turns(item):
+    assert results.middle([3.0, 1.0, 7.0]) == (3, 1, 7)
+    assert results.ratio([2, 1, 3], [1, 2, 1]) == (2, 0.5, 3)
+    assert results.fastest(item) == 'torch', 'neither the ceiling nor what ran on another device'
+    assert results.same_parameters(item).startswith('ours 1,234,567, torch 1,234,568')
+    item['sides'] = {'ours': {'error': 'no'}}
+    assert results.fastest(item) is None
+
+
+def test_the_share_of_the_ceiling(item):
+    step = items.model_flops(**item['shape'])
+    low, high = step * 100 / 1000 / 2e11, step * 200 / 1000 / 1e11
+    assert results.share(item) == pytest.approx((step * 300 / 1000 / 4e11, low, high))
+    assert results.share(item, ' bfloat16') is None
+
+
+def test_tables_stand_between_their_marks(item, tmp_path):
+    document = tmp_path / 'performance.md'
+    document.write_text('# Speed\n\n<!-- table:training -->\nobsolete\n<!-- end table:training -->\n\nProse.\n')
+    seconds = {'cached': [5.0, 4.0, 6.0], 'cold': [20.0, 21.0, 22.0], 'import jax': [1.0, 1.5, 1.0]}
+    memory = dict(parameter_bytes=44, plan_parameter_bytes=44, plan_bytes=100 << 20, peak_bytes=130 << 20, values=[1.3])
+    measured = {'training.transformer.512.nodrop': item,
+                'start.some': item | {'sides': {name: {'values': values, 'peak_bytes': 3 << 20 if name == 'cold' else 0}
+                                                for name, values in seconds.items()}},
+                'plan.some': item | {'sides': {'ours': memory}}}
+    assert tables.write(document, measured) == ['training', 'ceiling', 'start', 'plan', 'conditions']
+    text = document.read_text()
+    assert 'obsolete' not in text
+    assert text.index('Prose.') > text.index('<!-- end table:training -->')
+    rows = {line.split(' | ')[1]: line for line in text.splitlines() if line.startswith('| ')}
+    assert rows['torch'] == '|  | torch | 100 (100 to 200) | **2 (0.5 to 3)** | 1.3: met |'
+    assert rows['on a GPU'].endswith('|  |  |')
+    assert rows['broken'] == '|  | broken | failed | a/b |  |'
+    assert '| 512 | 0.0 | cpu | ' in text
+    assert '| start.some, cached | 5 (4 to 6) | 4 (2.5 to 5) | 3: missed |  |' in text
+    assert '| start.some, cold | 21 (20 to 22) | 19.5 (19 to 21) |  | 3 MiB |' in text
+    assert '| plan.some | 44, equal | 100 MiB | 130 MiB | +30 % | 20 %: missed |' in text
+    assert '2026-01-02 03:04 UTC' in text
+    before = text
+    tables.write(document, measured)
+    assert document.read_text() == before, 'written again, nothing moves'
+    with pytest.raises(UserError, match='is not there'):
+        tables.write(tmp_path / 'none.md', measured)
+
+
+def test_memory_of_this_process_is_read():
+    assert start.most_memory() > 50 << 20
+    assert start.most_memory(10 ** 9) == 0
