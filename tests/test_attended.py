@@ -85,6 +85,26 @@ def test_validation_chooses_the_head(subject):
     assert shapes == [(2, 2, T, S) for S, T in zip(*(side.lengths for side in subject[3]))]
 
 
+def test_the_mean_of_heads_is_a_choice_too(subject):
+    """Two heads that are wrong in different places, and right together."""
+    fake, _, gold, _ = subject
+    at = [[(min(j for j, other in g.sure if other == t), t) for t in sorted({t for _, t in g.sure})] for g in gold]
+    room_BHTS = np.full((len(gold), 2, 64, 64), 0.1)
+    for row, links in enumerate(at):
+        for j, t in links:
+            room_BHTS[row, :, t, j] = 0.5
+            room_BHTS[row, t % 2, t, (j + 1) % 3] = 0.6
+
+    class Model:
+        def capture(self, params, batch):
+            S, T = batch.source.shape[1], batch.target.shape[1]
+            return {'decoder/cross_attention': jnp.asarray(room_BHTS)[None, batch.row, :, :T, :S]}
+
+    fake = types.SimpleNamespace(**vars(fake) | {'model': Model()})
+    assert attended.best_head(fake, 5) == (0, 2)
+    assert all(set(links) <= guessed for links, guessed in zip(at, attended.links(fake, 5)))
+
+
 def test_a_statistical_system_has_links_of_its_own(subject):
     fake = types.SimpleNamespace(**vars(subject[0]) | {'model': types.SimpleNamespace(
         links=lambda params, source, target: {(len(source), len(target))})})

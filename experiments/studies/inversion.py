@@ -22,10 +22,10 @@ def inversion(form: Form = 'full') -> Study:
     Bahdanau et al. 2015, section 5.2.1: where adjectives and nouns change places, as in [European Economic Area] and
     [zone économique européenne], its weights jump over words and come back. Here on sentences of a grammar whose links
     are known (`seqjax/data/colours.py`): colours change places with their nouns, sizes do not. Two links that cross
-    count as found where both are drawn: each target word to the source word with its greatest weight, in the layer and
-    head that align the validation sentences best; of the statistical system, as its phrases are extracted. A diagonal
-    never crosses. Koehn and Knowles 2017, section 3.5, warn that attention may translate well and look elsewhere, so
-    that translations are scored beside it, those of sentences with a crossing apart.
+    count as found where both are drawn: each target word to the source word with its greatest weight, in the head (or
+    mean over a layer) that aligns the validation sentences best; of the statistical system, as its phrases are
+    extracted. A diagonal never crosses. Koehn and Knowles 2017, section 3.5, warn that attention may translate well and
+    look elsewhere, so that translations are scored beside it, those of sentences with a crossing apart.
 
     python launch.py --study=inversion [--quick | --smoke]
     Cost: 12 runs of 500 steps (the statistical system's ten passes), an estimated five minutes on two idle cores.

@@ -26,9 +26,9 @@ def prefix(form: Form = 'full') -> Study:
     twice its parameters, for each token passes only one of the two. So the Transformer is set against a decoder-only
     stack of as many parameters (4 layers, which cost twice as much) and one of as much compute (2 layers, half the
     parameters), each with a causal mask and with one that shows it the whole prefix. The loss is that of a target
-    token, unsmoothed, on held-out numbers; differences are of its logarithm. Alignment is that of the layer and head
-    which align validation best, over the columns of the source: of attention on the source in the one, of
-    self-attention in the others.
+    token, unsmoothed, on held-out numbers; differences are of its logarithm. Alignment is that of the head (or mean
+    over a layer) which aligns validation best, over the columns of the source: of attention on the source in the one,
+    of self-attention in the others.
 
     python launch.py --study=prefix [--quick | --smoke]
     Cost: 15 runs of 600 steps, an estimated ten minutes on two idle cores.

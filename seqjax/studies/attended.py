@@ -54,9 +54,16 @@ def alignment(subject: Subject, count: int, threshold: float = 0.25) -> Row:
             'aer_threshold': error_rate([evidence.links_above(w, threshold) for w in weights], gold)}
 
 
+def and_their_mean(weights_NHTS: np.ndarray) -> np.ndarray:
+    """The heads of each layer, and behind the last one their mean."""
+    return np.concatenate([weights_NHTS, weights_NHTS.mean(1, keepdims=True)], axis=1)
+
+
 def best_head(subject: Subject, count: int) -> tuple[int, int]:
-    """The layer and head whose strongest links are nearest to what is known of the first validation pairs."""
-    weights, gold = looks(subject, 'valid', count), known(subject, 'valid', count)
+    """The layer and head whose strongest links are nearest to what is known of the first validation pairs; the number
+    behind the last head's stands for their mean.
+    """
+    weights, gold = [and_their_mean(w) for w in looks(subject, 'valid', count)], known(subject, 'valid', count)
     layers, heads = weights[0].shape[:2]
     rates = {(n, h): error_rate([evidence.strongest_links(w[n, h]) for w in weights], gold)
              for n in range(layers) for h in range(heads)}
@@ -65,13 +72,13 @@ def best_head(subject: Subject, count: int) -> tuple[int, int]:
 
 def links(subject: Subject, count: int) -> list[set[Link]]:
     """The links of the first test pairs: those that a statistical system itself has made, or each target word with the
-    source word that the best head looks at most, where validation says which head that is."""
+    source word that the best head (or the mean of a layer) looks at most; validation says which that is."""
     if hasattr(subject.model, 'links'):
         params, words = jax.device_get(subject.params), [
             [side.row(i)[:-1] for i in range(side.count())] for side in first(subject.data.ids['test'], count)]
         return [subject.model.links(params, *pair) for pair in zip(*words)]
     layer, head = best_head(subject, count)
-    return [evidence.strongest_links(w[layer, head]) for w in looks(subject, 'test', count)]
+    return [evidence.strongest_links(and_their_mean(w)[layer, head]) for w in looks(subject, 'test', count)]
 
 
 def judged(guessed: Sequence[Set[Link]], gold: Sequence[Alignment]) -> Row:
