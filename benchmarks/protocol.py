@@ -48,6 +48,7 @@ class Worker:
             late = timer.finished.is_set()
             timer.cancel()
         if not line:
+            self.process.wait(10)  # its end of the pipe closes a moment before it is gone
             raise Failed(f'took more than {timeout:.0f} s' if late else f'died: {self.last_words()}')
         reply = json.loads(line)
         if 'error' in reply:

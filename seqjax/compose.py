@@ -28,7 +28,7 @@ def recipe(name: str | None, model: str | None) -> Recipe:
       UserError: there is no such experiment or model.
     """
     if name is None:
-        raise UserError(f'--experiment is missing; choose one of {", ".join(catalogue.experiments())}')
+        raise UserError(f'--experiment is missing; choose one of {", ".join(sorted(catalogue.experiments()))}')
     function = catalogue.load('experiment', name)
     model = model or function.__defaults__[0]
     catalogue.load('model', model)

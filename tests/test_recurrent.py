@@ -114,8 +114,8 @@ def test_dropout_needs_a_key():
 
 def test_each_model_has_the_options_it_reads():
     names = {model: {field.name for field in options(model())} for model in (RNN, LSTM, GRU)}
-    assert names[LSTM] - names[RNN] == {'forget_bias'}
-    assert names[GRU] - names[RNN] == {'reset'}
+    assert names[LSTM] - names[RNN] == {'forget_bias', 'gate_activation', 'without', 'cut'}
+    assert names[GRU] - names[RNN] == {'reset', 'gate_activation', 'without'}
     assert names[RNN] < names[LSTM]
     assert names[RNN] < names[GRU]
 

@@ -114,7 +114,7 @@ def verdict(table: Table) -> Verdict:
 def name_of(row: Row) -> str:
     """What a trial is called in figures."""
     if row['model'] == 'decoderonly':
-        return f'one stack, {row["model.prefix_mask"]} mask'
+        return f'one stack, {row.get("model.prefix_mask", "causal")} mask'
     return ('all masks' if plain(row) else 'no causal mask' if not row.get('model.causal', True) else
             'no padding mask')
 
