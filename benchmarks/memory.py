@@ -23,10 +23,12 @@ def growth(argv: list[str]) -> dict[str, int]:
     """The numbers, of the run that `argv` describes."""
     import jax
 
+    from seqjax import compilation
     from seqjax.compose import compose
     from seqjax.launcher import Launch
     from seqjax.plan import plan
     from seqjax.prepared import plan_batches, prepare
+    compilation.keep('')  # the plan compiles the same step
     named = dict(word.removeprefix('--').split('=', 1) for word in argv if '.' not in word.partition('=')[0])
     experiment = compose(named['experiment'], named.get('model'), argv, (Launch(),)).experiment
     counts = plan(experiment, say=lambda line: None)
