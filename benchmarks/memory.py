@@ -10,6 +10,7 @@ import json
 import pathlib
 import re
 import sys
+import time
 
 from benchmarks.start import most_memory
 
@@ -54,7 +55,11 @@ def growth(argv: list[str]) -> dict[str, int]:
     if stats:
         peak = stats['peak_bytes_in_use']
     else:
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or the next steps would take it up unseen
+        # What was freed goes back, or the next steps would take it up unseen; a step frees its own a little after
+        # its results are there.
+        for _ in range(10):
+            time.sleep(0.1)
+            ctypes.CDLL(None).malloc_trim(0)
         pathlib.Path('/proc/self/clear_refs').write_text('5')  # VmHWM begins again
         before = resident()
         held()

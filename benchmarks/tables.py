@@ -40,7 +40,7 @@ def compared(chosen: Mapping[str, Any]) -> str:
         for side, entry in item['sides'].items():
             if side.startswith('matmul'):
                 continue
-            first = f'{name}<br>{results.same_parameters(item)} parameters' if side == 'ours' else ''
+            first = f'{name}<br>parameters: {results.same_parameters(item)}' if side == 'ours' else ''
             if 'error' in entry:
                 rows.append([first, side, 'failed', entry['error'].replace('|', '/'), ''])
                 continue
