@@ -28,7 +28,7 @@ def inversion(form: Form = 'full') -> Study:
     look elsewhere, so that translations are scored beside it, those of sentences with a crossing apart.
 
     python launch.py --study=inversion [--quick | --smoke]
-    Cost: 12 runs of 500 steps (the statistical system's ten passes), an estimated five minutes on two idle cores.
+    Cost: 12 runs of 500 steps (the statistical system's ten passes), five minutes with one worker on one of two cores.
     """
     steps, rows, width = {'full': (500, 300, 64), 'quick': (200, 200, 64), 'smoke': (3, 8, 8)}[form]
     gradient = {'training.steps': steps, 'training.evaluate_every': steps, 'training.checkpoint_every': steps,

@@ -28,7 +28,7 @@ def masks(form: Form = 'full') -> Study:
     it. Without the causal mask padding of the target stays masked. While generating nothing comes after.
 
     python launch.py --study=masks [--quick | --smoke]
-    Cost: 15 runs of 400 steps, estimated at five minutes on two idle cores with --workers=2; --quick two.
+    Cost: 15 runs of 400 steps, 14 minutes with one worker beside other work; --quick two, an estimate.
     """
     width, steps, rows, columns = {'full': (64, 400, 500, (0, 4, 16, 64)), 'quick': (32, 200, 200, (0, 16)),
                                    'smoke': (8, 3, 10, (0, 4))}[form]
