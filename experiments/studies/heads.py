@@ -30,7 +30,7 @@ def heads(form: Form = 'full') -> Study:
     as large and so, while the softmax is not flat, is the gradient by what made them: the two need not agree.
 
     python launch.py --study=heads [--quick | --smoke]
-    Cost: 24 runs of 400 steps, estimated at eight minutes on two idle cores with --workers=2; --quick two.
+    Cost: 24 runs of 400 steps, nine minutes with --workers=2 on two cores; --quick two, an estimate.
     """
     width, steps, rows, widths = {'full': (64, 400, 500, (16, 64, 256)), 'quick': (32, 200, 200, (16, 64)),
                                   'smoke': (8, 3, 10, ())}[form]
