@@ -9,8 +9,6 @@ from seqjax import catalogue, flags
 from seqjax.errors import UserError
 from seqjax.experiment import GROUPS, Experiment
 
-Settings = dict[str, Any]
-
 
 class Recipe(NamedTuple):
     """A named experiment with a model, as its function makes it, before any flag."""
@@ -35,7 +33,8 @@ def recipe(name: str | None, model: str | None) -> Recipe:
     return Recipe(name, model, function(model), function.__doc__ or '')
 
 
-def given(argv: Sequence[str], parts: dict[str, Any], others: Sequence[Any] = ()) -> Iterator[dict[str, Settings]]:
+def given(argv: Sequence[str], parts: dict[str, Any], others: Sequence[Any] = ()
+          ) -> Iterator[dict[str, dict[str, Any]]]:
     """{group: {field: value}} of the flags of `parts` that are set: those of flagfiles, and then those that were typed.
 
     Args:

@@ -19,6 +19,12 @@ from seqjax.training.parallel import Placement
 from seqjax.training.step import GradientDescent
 
 
+def initialise(model: Any, rng: jax.Array) -> Any:
+    """Fresh parameters of a model that knows its sizes; their shapes depend on no batch."""
+    tokens = np.ones((1, 2), np.int32)
+    return model.init(rng, tokens, tokens)['params']
+
+
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """An experiment whose model knows its sizes, and the devices that it runs on."""
@@ -27,9 +33,8 @@ class Prepared:
     placement: Placement
 
     def initialise(self, rng: jax.Array) -> Any:
-        """Fresh parameters, whose shapes depend on no batch."""
-        tokens = np.ones((1, 2), np.int32)
-        return self.experiment.model.init(rng, tokens, tokens)['params']
+        """Fresh parameters."""
+        return initialise(self.experiment.model, rng)
 
     def learner(self, steps: int, batches_per_epoch: int = 1) -> Any:
         """What learns over `steps` updates, of which `batches_per_epoch` see all of the training split.

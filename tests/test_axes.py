@@ -3,7 +3,7 @@
 import pytest
 
 from seqjax.errors import UserError
-from seqjax.studies.axes import SEED, chain, cross, grid, seeds, zipped
+from seqjax.studies.axes import SEED, chain, cross, grid, lasting, seeds, zipped
 
 
 def test_a_grid_is_every_combination_the_last_name_fastest():
@@ -39,3 +39,8 @@ def test_seeds_are_counted_or_listed():
 def test_empty_axes_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_evaluations_are_spread_over_the_steps():
+    assert lasting(100) == {f'training.{name}': 100 for name in ('steps', 'evaluate_every', 'checkpoint_every')}
+    assert [lasting(steps, 8)['training.evaluate_every'] for steps in (80, 4)] == [10, 1]

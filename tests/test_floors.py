@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from seqjax.tasks.floors import END, NGrams, outputs
+from seqjax.tasks.floors import END, NGrams, outputs, scored
 from seqjax.tasks.scores import exact_match
 
 LINES = ['a b', 'a a b', 'b', 'a b']
@@ -65,3 +65,11 @@ def test_each_method_gives_a_line_for_each_source():
     assert all(len(lines) == 2 for lines in found.values())
     assert exact_match(found['most frequent target'], ['a b', 'b']).value == 50.0
     assert outputs(train, ['x', 'y z']) == outputs(train, ['x', 'y z'])
+
+
+def test_scores_are_those_of_the_lines():
+    train, test = (['x', 'y', 'z'], ['a b c d', 'a b c d', 'e']), (['a b c d', 'u v w x'], ['a b c d'] * 2)
+    rows = {row['floor']: row for row in scored(train, test)}
+    assert set(rows) == set(outputs((['x'], ['a']), ['x']))
+    assert (rows['copy of the source']['exact_match'], rows['most frequent target']['exact_match']) == (50, 100)
+    assert [rows[name]['bleu'] for name in ('copy of the source', 'most frequent target')] == pytest.approx([50, 100])

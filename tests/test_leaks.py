@@ -1,6 +1,5 @@
 """What is seen of the future and of padding: of models that see it, in a known measure, and of models that do not."""
 
-import types
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +62,11 @@ def test_without_masks_they_are_seen(kind):
 def test_the_weight_on_the_next_token_is_that_of_one_place_on():
     weights = np.zeros((1, 1, 1, 4, 4))
     weights[..., 0, 1], weights[..., 1, 2], weights[..., 2, 3] = 0.5, 0.1, 0.9
-    model = types.SimpleNamespace(capture=lambda params, batch: {
-        'encoder/self_attention': jnp.ones((1, 1, 1, 4, 4)), 'decoder/x/self_attention': jnp.asarray(weights)})
+
+    class Shown:
+        def capture(self, params, batch):
+            return {'encoder/self_attention': jnp.ones((1, 1, 1, 4, 4)),
+                    'decoder/x/self_attention': jnp.asarray(weights)}
+
     target = np.array([[7, 8, 2, 0]], np.int32)  # at EOS there is a token to predict, and no word behind it is seen
-    assert leaks.next_weight(model, {}, BATCH._replace(target=target)) == pytest.approx(0.3)
+    assert leaks.next_weight(Shown(), {}, BATCH._replace(target=target)) == pytest.approx(0.3)

@@ -6,7 +6,7 @@ import pytest
 from tiny import bigrams
 
 from seqjax.data.vocabulary import EOS
-from seqjax.studies.passes import forwarding, generating, random_batch, stepping, work
+from seqjax.studies.passes import forwarding, generating, random_batch, step_flops, stepping
 from seqjax.studies.subject import Subject
 from seqjax.tasks.forced import forced_logits
 
@@ -60,5 +60,5 @@ def test_the_work_of_a_step_is_that_of_its_one_matrix_product(subject):
     """Logits of the tiny model, forwards, and backwards by either factor; embeddings are looked up."""
     batch, model = random_batch(subject.model, 8, 7, 5), subject.model
     product = 2 * 8 * 5 * model.hidden_size * model.target_size
-    assert work(subject, batch) == 3 * product
-    assert work(subject, random_batch(model, 8, 9, 10)) == 6 * product, 'by the target alone'
+    assert step_flops(subject, batch) == 3 * product
+    assert step_flops(subject, random_batch(model, 8, 9, 10)) == 6 * product, 'by the target alone'

@@ -28,11 +28,10 @@ def test_softness_is_of_real_words():
     run = compiled(num_layers=1)
     flat = {**run.params, 'encoder': jax.tree_util.tree_map_with_path(
         lambda path, x: x * (path[-1].key != 'query_key_value'), run.params['encoder'])}
-    look = softness.softness(run.model, BATCH)
-    found = look(flat)
+    found = softness.softness(run.model, flat, BATCH)
     assert (found['entropy'], found['slope']) == (pytest.approx(1), pytest.approx(1))
     assert found['gradient'] == 0  # by W_q where W_k is zero, and the other way round
-    assert look(run.params)['entropy'] < 0.95
+    assert softness.softness(run.model, run.params, BATCH)['entropy'] < 0.95
 
 
 def test_the_gradient_is_that_of_queries_and_keys():
@@ -54,4 +53,4 @@ def test_the_gradient_is_that_of_queries_and_keys():
             step = np.zeros_like(kernel)
             step[place] = 1e-2
             squares += ((nll(kernel + step) - nll(kernel - step)) / 2e-2) ** 2
-    assert softness.softness(run.model, BATCH)(run.params)['gradient'] == pytest.approx(np.sqrt(squares), rel=0.02)
+    assert softness.softness(run.model, run.params, BATCH)['gradient'] == pytest.approx(np.sqrt(squares), rel=0.02)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from seqjax.studies.axes import SEED
-from seqjax.studies.table import Interval, Table, difference, interval, welch
+from seqjax.studies.table import Interval, Table, difference, interval, log_ratio, welch
 
 X, Y = [3.1, 2.7, 3.6, 2.9], [2.0, 2.4, 1.1]
 
@@ -49,6 +49,13 @@ def test_differences_are_welchs_where_they_are_not():
     assert found == welch(X, Y)
     assert math.isnan(welch(X, [1.0]).low)
     assert welch(X, [1.0]).mean == pytest.approx(np.mean(X) - 1)
+
+
+def test_ratios_are_in_logarithms_of_the_seeds_that_both_have():
+    doubled = log_ratio(table('score', [2.0, 8.0, 5.0]), table('score', [1.0, 2.0]), 'score', math.log(2))
+    assert doubled[:3] == pytest.approx(interval([1.0, 2.0])[:3])
+    points = log_ratio(table('score', [1.01]), table('score', [1.0]), 'score', 0.01)
+    assert points.mean == pytest.approx(100 * math.log(1.01))
 
 
 def test_seeds_are_what_repeats_and_not_rows():

@@ -1,6 +1,5 @@
 """The verdicts of exposure and scaling on made-up results: each way, by what the numbers say and by nothing else."""
 
-import json
 import types
 
 import numpy as np
@@ -121,7 +120,7 @@ def test_steps_to_a_loss_lie_between_records():
     assert exposing.reached([10, 20], [3.0, 2.0], 1.0) == 20, 'never: at least so many'
 
 
-def test_exposure_measures_what_was_read(tmp_path, monkeypatch):
+def test_exposure_measures_what_was_read(monkeypatch):
     """A decoder that is right after true words, never after its own, and wrong for two words after a wrong one."""
     def right_after(evaluator, params, source, target, decoding, readings):
         found = []
@@ -137,11 +136,10 @@ def test_exposure_measures_what_was_read(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(exposing, 'right_after', right_after)
-    (tmp_path / 'metrics.jsonl').write_text('\n'.join(json.dumps({'step': step, 'split': 'valid', 'nll': nll})
-                                                      for step, nll in ((10, 3.0), (20, 0.5))))
     target = types.SimpleNamespace(lengths=np.array([12] * 20), count=lambda: 20, row=lambda i: np.arange(4, 16))
     subject = types.SimpleNamespace(
-        workdir=tmp_path, data=types.SimpleNamespace(ids={'test': (None, target)}), evaluator=None, params=None,
+        records=[{'step': step, 'split': 'valid', 'nll': nll} for step, nll in ((10, 3.0), (20, 0.5))],
+        data=types.SimpleNamespace(ids={'test': (None, target)}), evaluator=None, params=None,
         codec=types.SimpleNamespace(target=types.SimpleNamespace(size=20)),
         composed=types.SimpleNamespace(decoding=None),
         summary={'parameters': 7, 'test': {'exact_match': 0.0, 'bleu': 0.0, 'nll': 1.0}})

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.translation import numerals
 from seqjax.studies import charts
-from seqjax.studies.axes import Settings, chain, cross, grid
+from seqjax.studies.axes import Settings, chain, cross, grid, lasting
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table, difference, interval
@@ -79,11 +79,6 @@ def bottleneck(form: Form = 'full') -> Study:
                ('exact_match', 'short', 'long', 'held', 'error_beginning', 'error_end', 'bleu', 'parameters')))
 
 
-def lasting(steps: int) -> Settings:
-    """So many steps, and one evaluation at their end."""
-    return {f'training.{name}': steps for name in ('steps', 'evaluate_every', 'checkpoint_every')}
-
-
 def vectors(models: tuple[str, ...], *widths: int) -> list[Settings]:
     """One-way encoders whose last state is all that the decoder gets."""
     return [setting | {'model.embedding_size': 32, 'model.num_layers': 1, 'model.dropout': 0.0,
@@ -122,8 +117,7 @@ def measure(subject: Subject) -> list[Row]:
     """Scores of the whole test split, of its short and its long sources, by length; and errors by place."""
     task = subject.composed.task
     span = spans(task)
-    lines = (subject.workdir / 'predictions' / 'test.txt').read_text(encoding='utf-8').split('\n')[:-1]
-    right = [100.0 * (line == reference) for line, reference in zip(lines, subject.data.text['test'][1], strict=True)]
+    right = subject.right
     source, target = subject.data.ids['test']
     lengths = source.lengths - 1  # EOS
     found = by_length(right, lengths, bins_of(span.longest, span.short))

@@ -8,8 +8,6 @@ from seqjax.studies.axes import Settings, cross
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table, difference, interval
-from seqjax.tasks import floors
-from seqjax.tasks import scores as metrics
 
 __all__ = ['decoding']
 
@@ -90,10 +88,7 @@ def measure(subject: Subject, names: dict[str, Decoding], count: int, repeats: i
 
 def trivial(subject: Subject) -> list[Row]:
     """What needs no model."""
-    sources, references = subject.data.text['test']
-    return [{'floor': name, 'task.target': subject.composed.task.target,
-             'exact_match': metrics.exact_match(lines, references).value, 'bleu': metrics.bleu(lines, references).value}
-            for name, lines in floors.outputs(subject.data.text['train'], sources).items()]
+    return [row | {'task.target': subject.composed.task.target} for row in subject.floors()]
 
 
 def verdict(table: Table) -> Verdict:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from seqjax.studies import charts, evidence, gradients
-from seqjax.studies.axes import Settings, cross, grid
+from seqjax.studies.attended import first
+from seqjax.studies.axes import Settings, cross, grid, lasting
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table, difference
@@ -50,9 +51,7 @@ def depth(form: Form = 'full') -> Study:
               'task.length': 15, 'task.max_length': 17, 'task.train_size': 10_000 if form != 'smoke' else 60,
               'task.valid_size': 100 if form != 'smoke' else 8, 'task.test_size': 500 if form != 'smoke' else 16,
               'model.hidden_size': 32 if form != 'smoke' else 8, 'model.feedforward_size': 64,
-              'training.batch_size': 32, 'training.steps': steps, 'training.evaluate_every': steps,
-              'training.checkpoint_every': steps,
-              'optimizer.learning_rate': 2e-3, 'optimizer.beta2': 0.98},
+              'training.batch_size': 32, **lasting(steps), 'optimizer.learning_rate': 2e-3, 'optimizer.beta2': 0.98},
         axes=axes, measure=measure, verdict=lambda table: verdict(table, short), figures=figures,
         seeds={'full': 3, 'quick': 2, 'smoke': 1}[form],
         floors=lambda subject: [{'floor': 'a word at random', 'recall': 100 / subject.composed.task.symbols}],
@@ -61,8 +60,8 @@ def depth(form: Form = 'full') -> Study:
 
 def measure(subject: Subject) -> list[Row]:
     """Recall; and the gradient of each layer at the start, with the decades from the first layer's to the last's."""
-    source, target = (side.take(range(min(32, side.count()))) for side in subject.data.ids['train'])
-    batch, task, model = evidence.batch_of(source, target), subject.composed.task, subject.model
+    batch = evidence.batch_of(*first(subject.data.ids['train'], 32))
+    task, model = subject.composed.task, subject.model
 
     def loss(params: Any) -> Any:
         total, count = task.loss(model, params, batch, None, 0)[0]['loss']

@@ -1,18 +1,15 @@
 """Does a decoder that has read true words only know what to do with its own? Teacher forcing against sampling."""
 
-import json
 import math
 from typing import Any
 
 import numpy as np
 
 from seqjax.studies import charts
-from seqjax.studies.axes import Settings, cross
+from seqjax.studies.axes import Settings, cross, lasting
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
-from seqjax.studies.table import Row, Table, difference, interval
-from seqjax.tasks import floors
-from seqjax.tasks import scores as metrics
+from seqjax.studies.table import Row, Table, difference, interval, log_ratio
 from seqjax.tasks.by_position import by_place, middle_places
 from seqjax.tasks.prefixes import Reading, by_distance, mistakes, right_after
 
@@ -41,8 +38,7 @@ def exposure(form: Form = 'full') -> Study:
     steps = sizes['steps']
     base = {'experiment': 'numerals', 'task.highest': 10**9 - 1, 'task.max_length': 40, 'task.buckets': 1,
             'task.metric': 'loss', 'task.valid_size': 200, 'task.valid_sentences': 1, 'task.test_size': sizes['rows'],
-            'training.batch_size': 64, 'training.steps': steps, 'training.evaluate_every': max(1, steps // 20),
-            'training.checkpoint_every': steps, 'model.num_layers': 1, 'model.hidden_size': sizes['width'],
+            'training.batch_size': 64, **lasting(steps, 20), 'model.num_layers': 1, 'model.hidden_size': sizes['width'],
             'model.dropout': 0.0, 'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'linear',
             'optimizer.warmup_steps': min(50, steps // 2), 'optimizer.clip_norm': 1.0}
     models: list[Settings] = [
@@ -65,7 +61,7 @@ def exposure(form: Form = 'full') -> Study:
         source='Bengio et al. 2015, sections 2.2 to 2.4 and table 1',
         expect='A gap of some points that grows along the sentence and that sampling narrows; a smaller one with '
                'attention, which finds its place in the source again; nothing gained from own words alone.',
-        base=base, axes=cross(models, ways), measure=measure, verdict=verdict, figures=figures, floors=trivial,
+        base=base, axes=cross(models, ways), measure=measure, verdict=verdict, figures=figures, floors=Subject.floors,
         seeds={'full': 3, 'quick': 2, 'smoke': 1}[form],
         published=[{'published': f'{name} (Bengio et al. 2015, table 1), MSCOCO captions', 'bleu': bleu}
                    for name, bleu in (('teacher forcing', 28.8), ('always sampling', 11.2),
@@ -93,8 +89,7 @@ def measure(subject: Subject) -> list[Row]:
     after = {key: 100 * np.array(by_distance(found, wrong[0], FARTHEST)) for key, found in rights.items()}
     lost = {reads: after['true', False] - after[reads, True] for reads in ('true', 'own')}
     whole = {name: 100 * float(np.mean(np.concatenate(found))) for name, found in (('forced', forced), ('free', free))}
-    curve = [record for record in map(json.loads, (subject.workdir / 'metrics.jsonl').read_text().splitlines())
-             if record['split'] == 'valid']
+    curve = [record for record in subject.records if record['split'] == 'valid']
     test = subject.summary['test']
     rows: list[Row] = [{
         **whole, 'gap': whole['forced'] - whole['free'], 'gap_beginning': float(gaps[:PLACES // 3].mean()),
@@ -121,14 +116,6 @@ def reached(steps: list[int], losses: list[float], level: float) -> float:
     return float(steps[-1])
 
 
-def trivial(subject: Subject) -> list[Row]:
-    """What needs no model."""
-    sources, references = subject.data.text['test']
-    return [{'floor': name, 'exact_match': metrics.exact_match(lines, references).value,
-             'bleu': metrics.bleu(lines, references).value}
-            for name, lines in floors.outputs(subject.data.text['train'], sources).items()]
-
-
 def verdict(table: Table) -> Verdict:
     """The gap of teacher forcing and its growth; what sampling narrows, recovers and costs. Means over the models."""
     forced, sampled = (table.where({'task.sampling': way}) for way in ('none', 'linear'))
@@ -144,8 +131,7 @@ def verdict(table: Table) -> Verdict:
                       for seed, value in forced.per_seed('gap_beginning').items()])
     narrowed = difference(forced, sampled, 'gap')
     saved = difference(forced, sampled, 'lost')
-    steps = interval([math.log2(both[1] / both[0]) for both in zip(*(
-        part.per_seed('steps_to_loss').values() for part in (forced, sampled)))])
+    steps = log_ratio(sampled, forced, 'steps_to_loss', math.log(2))
     return all_of([
         decide(narrowed, 1, f'Sampling narrows the gap by {narrowed.mean:.1f} points '
                             f'({each("gap", forced, sampled)}).', 'points of words right'),

@@ -1,12 +1,11 @@
 """How far back a gradient reaches in recurrent networks, and what of a gate it takes to remember."""
 
-import json
 from typing import Any
 
 import numpy as np
 
 from seqjax.studies import charts, gradients
-from seqjax.studies.axes import chain, cross, grid
+from seqjax.studies.axes import chain, cross, grid, lasting
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Interval, Row, Table, difference, interval
@@ -59,8 +58,7 @@ def gates(form: Form = 'full') -> Study:
                'too, faster than that of an orthogonal plain network; at gain 8 it explodes like the other.',
         base={'experiment': 'puzzles', 'task.kind': 'recall', 'task.metric': 'loss', 'task.length': 30,
               'task.max_length': 32, 'task.train_size': 20_000 if form == 'full' else 4000, 'task.test_size': 1000,
-              'model.hidden_size': 32 if form != 'smoke' else 8, 'training.steps': steps,
-              'training.evaluate_every': steps, 'training.checkpoint_every': steps, 'optimizer.clip_norm': 1.0,
+              'model.hidden_size': 32 if form != 'smoke' else 8, **lasting(steps), 'optimizer.clip_norm': 1.0,
               'optimizer.warmup_steps': min(50, steps // 2)}
              | (tiny if form == 'smoke' else {}),
         axes=axes, measure=lambda subject: measure(subject, GAINS), verdict=verdict, figures=figures,
@@ -76,11 +74,8 @@ def measure(subject: Subject, gains: tuple[float, ...]) -> list[Row]:
     """Recall of all questions, and of the sixth with most words behind the first; decades that the gradient gains over
     30 and 100 words ('start', 'trained'), and the greatest gradient that 50 steps had on average."""
     task, model, summary = subject.composed.task, subject.model, subject.summary
-    lines = (subject.workdir / 'predictions' / 'test.txt').read_text(encoding='utf-8').split('\n')[:-1]
-    sources, targets = subject.data.text['test']
-    right = np.array([100.0 * (line == target) for line, target in zip(lines, targets, strict=True)])
-    hard = np.array([task.difficulty(source) for source in sources])
-    records = [json.loads(line) for line in (subject.workdir / 'metrics.jsonl').read_text().splitlines()]
+    right = subject.right
+    hard = np.array([task.difficulty(source) for source in subject.data.text['test'][0]])
     rows: list[Row] = []
     reached = {}
     for when, params, factors in (('start', subject.fresh, gains), ('trained', subject.params, (1.0,))):
@@ -93,7 +88,7 @@ def measure(subject: Subject, gains: tuple[float, ...]) -> list[Row]:
     far = hard >= task.length - task.length // 6
     return [{'recall': float(right.mean()), 'far': float(right[far].mean()),
              **{f'{when}_{d}': float(reached[when, 1.0][d]) for when in ('start', 'trained') for d in (30, FAR)},
-             'steepest': max(record.get('gradient_norm', 0.0) for record in records),
+             'steepest': max(record.get('gradient_norm', 0.0) for record in subject.records),
              'parameters': summary['parameters']}, *rows]
 
 

@@ -5,14 +5,12 @@ from typing import Any
 
 from seqjax.studies import charts
 from seqjax.studies.attended import first
-from seqjax.studies.axes import chain, grid
+from seqjax.studies.axes import chain, grid, lasting
 from seqjax.studies.evidence import batch_of
 from seqjax.studies.softness import softness
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject, untrained
-from seqjax.studies.table import Interval, Row, Table, difference, interval
-from seqjax.tasks import floors
-from seqjax.tasks import scores as metrics
+from seqjax.studies.table import Row, Table, difference, log_ratio
 
 __all__ = ['heads']
 
@@ -47,13 +45,12 @@ def heads(form: Form = 'full') -> Study:
               'task.train_size': 10_000 if not small else 60, 'task.buckets': 1,
               'task.max_length': 20 if not small else 12,
               'task.valid_size': 100 if not small else 10, 'task.test_size': rows, 'task.metric': 'loss',
-              'training.batch_size': 64 if not small else 16, 'training.steps': steps,
-              'training.evaluate_every': steps, 'training.checkpoint_every': steps, 'optimizer.learning_rate': 3e-3,
+              'training.batch_size': 64 if not small else 16, **lasting(steps), 'optimizer.learning_rate': 3e-3,
               'optimizer.schedule': 'linear', 'optimizer.warmup_steps': min(50, steps // 2)},
         axes=chain(grid({HEADS: numbers, SCALE: (True,)}),
                    grid({HEADS: numbers[::2] if form == 'full' else numbers[:1], SCALE: (False,)})[small:]),
         measure=lambda subject: measure(subject, widths), verdict=verdict, figures=figures,
-        seeds={'full': 3, 'quick': 2, 'smoke': 1}[form], floors=trivial,
+        seeds={'full': 3, 'quick': 2, 'smoke': 1}[form], floors=Subject.floors,
         published=[{'published': f'{count} heads, base (Vaswani et al. 2017, table 3, A), WMT en-de, dev',
                     HEADS: count, 'bleu': bleu} for count, bleu in (
                         (1, 24.9), (4, 25.5), (8, 25.8), (16, 25.8), (32, 25.4))],
@@ -65,30 +62,16 @@ def measure(subject: Subject, widths: tuple[int, ...]) -> list[Row]:
     """Scores, and softness after training and before; of one head, also of wider models that nobody trained."""
     model, seed, test = subject.model, subject.composed.training.seed, subject.summary['test']
     batch = batch_of(*first(subject.data.ids['test'], 64))
-    look = softness(model, batch)
+    before = softness(model, subject.fresh, batch)
     rows: list[Row] = [{'d_k': model.hidden_size // model.num_heads, 'exact_match': test['exact_match'],
-                        'bleu': test['bleu'], 'nll': test['nll'], **look(subject.params),
-                        **{f'{name}_before': value for name, value in look(untrained(model, seed)).items()}}]
+                        'bleu': test['bleu'], 'nll': test['nll'], **softness(model, subject.params, batch),
+                        **{f'{name}_before': value for name, value in before.items()}}]
     if model.num_heads == 1:
         for width in widths:
             wide = model.clone(hidden_size=width, feedforward_size=2 * width)
-            rows.append({'width': width, **{f'{name}_of': value for name, value in softness(wide, batch)(
-                untrained(wide, seed)).items()}})
+            rows.append({'width': width, **{f'{name}_of': value for name, value in softness(
+                wide, untrained(wide, seed), batch).items()}})
     return rows
-
-
-def trivial(subject: Subject) -> list[Row]:
-    """What needs no model."""
-    sources, references = subject.data.text['test']
-    return [{'floor': name, 'exact_match': metrics.exact_match(lines, references).value,
-             'bleu': metrics.bleu(lines, references).value}
-            for name, lines in floors.outputs(subject.data.text['train'], sources).items()]
-
-
-def doublings(ours: Table, theirs: Table, column: str) -> Interval:
-    """log2 of how many times `theirs` a column of `ours` is, over seeds."""
-    a, b = ours.per_seed(column), theirs.per_seed(column)
-    return interval([math.log2(a[seed] / b[seed]) for seed in a if seed in b])
 
 
 def verdict(table: Table) -> Verdict:
@@ -96,9 +79,9 @@ def verdict(table: Table) -> Verdict:
     on, off = (table.where({HEADS: 1, SCALE: scale}) for scale in (True, False))
     widths = sorted(table.values('width')) or [None]
     wide_on, wide_off = (part.where({'width': widths[-1]}) for part in (on, off))
-    entropy, slope = difference(wide_on, wide_off, 'entropy_of'), doublings(wide_on, wide_off, 'slope_of')
-    shrunk = doublings(off.where({'width': widths[0]}), wide_off, 'slope_of')
-    gradient = doublings(wide_on, wide_off, 'gradient_of')
+    entropy, slope = difference(wide_on, wide_off, 'entropy_of'), log_ratio(wide_on, wide_off, 'slope_of', math.log(2))
+    shrunk = log_ratio(off.where({'width': widths[0]}), wide_off, 'slope_of', math.log(2))
+    gradient = log_ratio(wide_on, wide_off, 'gradient_of', math.log(2))
     after, better = difference(on, off, 'entropy'), difference(off, on, 'nll')
     found = [
         decide(entropy, 0.1, f'Before training, at d_k = {widths[-1]}, scaling raises the entropy by '

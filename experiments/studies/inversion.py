@@ -3,12 +3,10 @@
 from typing import Any
 
 from seqjax.studies import attended, charts
-from seqjax.studies.axes import cross
+from seqjax.studies.axes import cross, lasting
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table
-from seqjax.tasks import floors
-from seqjax.tasks import scores as metrics
 
 __all__ = ['inversion']
 
@@ -31,8 +29,7 @@ def inversion(form: Form = 'full') -> Study:
     Cost: 12 runs of 500 steps (the statistical system's ten passes), five minutes with one worker on one of two cores.
     """
     steps, rows, width = {'full': (500, 300, 64), 'quick': (200, 200, 64), 'smoke': (3, 8, 8)}[form]
-    gradient = {'training.steps': steps, 'training.evaluate_every': steps, 'training.checkpoint_every': steps,
-                'model.hidden_size': width, 'model.num_layers': 1, 'optimizer.schedule': 'linear',
+    gradient = {**lasting(steps), 'model.hidden_size': width, 'model.num_layers': 1, 'optimizer.schedule': 'linear',
                 'optimizer.warmup_steps': min(50, steps // 2)}
     models = [{'model': 'smt', 'model.tuning_sentences': 30, 'model.tuning_rounds': 1}, *cross([gradient], [
         {'model': 'bahdanau'}, {'model': 'luong', 'model.cell': 'gru', 'model.bidirectional': True},
@@ -58,9 +55,7 @@ def inversion(form: Form = 'full') -> Study:
 def measure(subject: Subject, count: int) -> list[Row]:
     """One row: links and translations."""
     gold = attended.known(subject, 'test', count)
-    lines = (subject.workdir / 'predictions' / 'test.txt').read_text(encoding='utf-8').split('\n')
-    right = [line == reference for line, reference in zip(lines, subject.data.text['test'][1])]
-    crossing = [100.0 * one for one, pair in zip(right, gold) if attended.crossings(pair.sure)]
+    crossing = [right for right, pair in zip(subject.right, gold) if attended.crossings(pair.sure)]
     return [{**attended.judged(attended.links(subject, count), gold),
              'aer_mean': attended.alignment(subject, count)['aer'],
              'exact_match': subject.summary['test']['exact_match'],
@@ -70,11 +65,8 @@ def measure(subject: Subject, count: int) -> list[Row]:
 
 def trivial(subject: Subject, count: int) -> list[Row]:
     """Floors of translation, and the diagonal."""
-    sources, references = subject.data.text['test']
     diagonal = attended.judged(attended.along_the_diagonal(subject, count), attended.known(subject, 'test', count))
-    return [{'floor': 'diagonal alignment', **diagonal}, *(
-        {'floor': name, 'exact_match': metrics.exact_match(lines, references).value}
-        for name, lines in floors.outputs(subject.data.text['train'], sources).items())]
+    return [{'floor': 'diagonal alignment', **diagonal}, *subject.floors()]
 
 
 def verdict(table: Table) -> Verdict:

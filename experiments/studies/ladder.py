@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from seqjax.studies import charts
-from seqjax.studies.axes import Settings
+from seqjax.studies.axes import Settings, lasting
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table, difference
@@ -47,8 +47,7 @@ def ladder(form: Form = 'full') -> Study:
     Cost: 30 runs of 800 steps, an estimated 15 minutes on two idle cores with --workers=2.
     """
     steps, rows = {'full': (800, 300), 'quick': (200, 100), 'smoke': (3, 6)}[form]
-    gradient = {'training.steps': steps, 'training.evaluate_every': steps, 'training.checkpoint_every': steps,
-                'model.dropout': 0.0, 'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'linear',
+    gradient = {**lasting(steps), 'model.dropout': 0.0, 'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'linear',
                 'optimizer.warmup_steps': min(100, steps // 2)}
     axes = [{'model': 'smt', 'model.tuning_sentences': 100, 'model.tuning_rounds': 3}] + [
         {'model': model, **gradient, 'model.num_layers': 1, **size} for model, size in SIZES.items()]
@@ -101,11 +100,10 @@ def trivial(subject: Subject, count: int) -> list[Row]:
     """What needs no model, in each domain."""
     rows: dict[str, Row] = {}
     domains = {'': subject.data.text['test'], **abroad(subject.composed.task, count)}
-    for domain, (sources, references) in domains.items():
-        for name, lines in floors.outputs(subject.data.text['train'], sources).items():
-            row = rows.setdefault(name, {'floor': name})
-            row[domain or 'exact_match'] = metrics.exact_match(lines, references).value
-            row[f'bleu_{domain}'.rstrip('_')] = metrics.bleu(lines, references).value
+    for domain, text in domains.items():
+        for found in floors.scored(subject.data.text['train'], text):
+            row = rows.setdefault(found['floor'], {'floor': found['floor']})
+            row |= {domain or 'exact_match': found['exact_match'], f'bleu_{domain}'.rstrip('_'): found['bleu']}
     return list(rows.values())
 
 

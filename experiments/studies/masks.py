@@ -4,12 +4,11 @@ from typing import Any
 
 from seqjax.studies import charts, leaks
 from seqjax.studies.attended import first
+from seqjax.studies.axes import lasting
 from seqjax.studies.evidence import batch_of
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table, difference
-from seqjax.tasks import floors
-from seqjax.tasks import scores as metrics
 from seqjax.tasks.evaluation import Evaluator
 
 __all__ = ['masks']
@@ -49,11 +48,11 @@ def masks(form: Form = 'full') -> Study:
               'task.train_size': 10_000 if not small else 60, 'task.buckets': 1,
               'task.max_length': 20 if not small else 12, 'task.valid_size': 100 if not small else 10,
               'task.test_size': rows, 'task.metric': 'loss', 'training.batch_size': 64 if not small else 16,
-              'training.steps': steps, 'training.evaluate_every': steps, 'training.checkpoint_every': steps,
+              **lasting(steps),
               'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'linear',
               'optimizer.warmup_steps': min(50, steps // 2)},
         axes=[stack | OFF] if small else axes, measure=lambda subject: measure(subject, columns), verdict=verdict,
-        figures=figures, seeds={'full': 3, 'quick': 2, 'smoke': 1}[form], floors=trivial,
+        figures=figures, seeds={'full': 3, 'quick': 2, 'smoke': 1}[form], floors=Subject.floors,
         shown=(('model', 'model.causal', 'model.padding_mask', 'model.prefix_mask'),
                ('exact_match', 'nll', 'nll_masked', 'future_change', 'next_weight', 'padding_change', 'padding_cost',
                 'bleu')))
@@ -76,14 +75,6 @@ def measure(subject: Subject, columns: tuple[int, ...]) -> list[Row]:
                'padding_change': found[-1][0], 'padding_cost': 100 * (found[0][1] - found[-1][1])}
     return [overall, *({'columns': count, 'change_at': change, 'right_at': 100 * right}
                        for count, (change, right) in zip(columns, found))]
-
-
-def trivial(subject: Subject) -> list[Row]:
-    """What needs no model."""
-    sources, references = subject.data.text['test']
-    return [{'floor': name, 'exact_match': metrics.exact_match(lines, references).value,
-             'bleu': metrics.bleu(lines, references).value}
-            for name, lines in floors.outputs(subject.data.text['train'], sources).items()]
 
 
 def plain(row: Row) -> bool:

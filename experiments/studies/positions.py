@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from seqjax.studies import charts, order
-from seqjax.studies.axes import grid
+from seqjax.studies.axes import grid, lasting
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Interval, Row, Table, difference, interval
@@ -50,7 +50,7 @@ def positions(form: Form = 'full') -> Study:
               'task.valid_size': 10 if small else 100, 'task.test_size': rows, 'task.metric': 'loss',
               'model.hidden_size': 8 if small else 64, 'model.num_heads': 4 if not small else 2,
               'model.feedforward_size': 16 if small else 128, 'training.batch_size': 16 if small else 64,
-              'training.steps': steps, 'training.evaluate_every': steps, 'training.checkpoint_every': steps,
+              **lasting(steps),
               'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'linear',
               'optimizer.warmup_steps': min(100, steps // 2)},
         axes=axes, measure=measure, verdict=verdict, figures=figures,
@@ -70,11 +70,9 @@ def measure(subject: Subject) -> list[Row]:
         'within': test['exact_match_within'], 'beyond': test['exact_match_beyond'], 'bleu': test['bleu'],
         'nll': test['nll'], 'source_order': order.source_order(model, params, length, seed),
         'prefix_order': order.prefix_order(model, params, length, seed)}]
-    lines = (subject.workdir / 'predictions' / 'test.txt').read_text(encoding='utf-8').split('\n')[:-1]
-    right = [100.0 * (line == reference) for line, reference in zip(lines, subject.data.text['test'][1], strict=True)]
     lengths = subject.data.ids['test'][0].lengths - 1  # EOS
     rows += [{'length': int(row['to']), 'exact_match_at': row['mean']}
-             for row in by_length(right, lengths, bins_of(task.test_length, 1))]
+             for row in by_length(subject.right, lengths, bins_of(task.test_length, 1))]
     if subject.composed.model.positions == 'none':
         rows += [{'layers': layers, 'prefix_order_of': order.fresh_prefix_order(model, layers, length, seed)}
                  for layers in (1, 2)]

@@ -5,13 +5,11 @@ from typing import Any
 import numpy as np
 
 from seqjax.studies import attended, charts
-from seqjax.studies.axes import cross, grid
+from seqjax.studies.axes import cross, grid, lasting
 from seqjax.studies.passes import random_batch, step_flops
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
-from seqjax.studies.table import Row, Table, difference, interval
-from seqjax.tasks import floors
-from seqjax.tasks import scores as metrics
+from seqjax.studies.table import Interval, Row, Table, difference, log_ratio
 
 __all__ = ['prefix']
 
@@ -39,8 +37,8 @@ def prefix(form: Form = 'full') -> Study:
                 grid({'model.num_layers': (4, 2), 'model.prefix_mask': ('causal', 'prefix')}))
     two = [{'model': 'transformer', 'model.num_layers': 2, 'model.feedforward_size': 4 * width}]
     base = {'experiment': 'numerals', 'task.metric': 'loss', 'task.valid_size': min(200, rows), 'task.test_size': rows,
-            'training.steps': steps, 'training.evaluate_every': steps, 'training.checkpoint_every': steps,
-            'model.hidden_size': width, 'model.num_heads': 4, 'model.dropout': 0.0, 'optimizer.learning_rate': 3e-3,
+            **lasting(steps), 'model.hidden_size': width, 'model.num_heads': 4, 'model.dropout': 0.0,
+            'optimizer.learning_rate': 3e-3,
             'optimizer.schedule': 'linear', 'optimizer.warmup_steps': min(100, steps // 2)}
     axes = two + one
     if form != 'full':
@@ -80,18 +78,13 @@ def measure(subject: Subject, count: int) -> list[Row]:
 
 def trivial(subject: Subject, count: int) -> list[Row]:
     """Floors of translation, and the diagonal."""
-    sources, references = subject.data.text['test']
     diagonal = attended.diagonal(subject, count)['aer']
-    return [{'floor': 'diagonal alignment', 'aer_head': diagonal, 'aer': diagonal}, *(
-        {'floor': name, 'exact_match': metrics.exact_match(lines, references).value,
-         'bleu': metrics.bleu(lines, references).value}
-        for name, lines in floors.outputs(subject.data.text['train'], sources).items())]
+    return [{'floor': 'diagonal alignment', 'aer_head': diagonal, 'aer': diagonal}, *subject.floors()]
 
 
-def dearer(ours: Table, theirs: Table) -> Any:
-    """100 log(loss of `theirs` / loss of `ours`) over seeds: about percent, and as far up as down."""
-    a, b = ours.per_seed('nll'), theirs.per_seed('nll')
-    return interval([100 * np.log(b[seed] / a[seed]) for seed in a if seed in b])
+def dearer(ours: Table, theirs: Table) -> Interval:
+    """By how many log points the loss of `theirs` is above that of `ours`, over seeds."""
+    return log_ratio(theirs, ours, 'nll', 0.01)
 
 
 def verdict(table: Table) -> Verdict:

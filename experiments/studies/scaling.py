@@ -1,7 +1,6 @@
 """What more of everything buys: loss against parameters, data and compute, for three families side by side."""
 
 import dataclasses
-import json
 import math
 import statistics
 from typing import Any
@@ -10,8 +9,8 @@ import jax
 import numpy as np
 
 from seqjax.studies import charts, laws
-from seqjax.studies.axes import Settings, chain, cross, grid
-from seqjax.studies.passes import random_batch, work
+from seqjax.studies.axes import Settings, chain, cross, grid, lasting
+from seqjax.studies.passes import random_batch, step_flops
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import SEED, Interval, Row, Table, interval
@@ -47,10 +46,10 @@ def scaling(form: Form = 'full') -> Study:
     base = {'experiment': 'reverse', 'task.highest': 199, 'task.skew': 1.0, 'task.train_length': 8,
             'task.test_length': 8, 'task.max_length': 9, 'task.buckets': 1, 'task.metric': 'loss',
             'task.valid_sentences': 1, 'task.valid_size': 400, 'task.test_size': 400, 'task.train_size': ALL,
-            'training.batch_size': 64, 'training.steps': steps, 'training.evaluate_every': max(1, steps // 8),
-            'training.checkpoint_every': steps, 'model.num_layers': 1, 'model.dropout': 0.0, 'optimizer.name': 'adam',
-            'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'inverse_sqrt',
-            'optimizer.warmup_steps': min(50, steps // 2), 'optimizer.clip_norm': 1.0}
+            'training.batch_size': 64, **lasting(steps, 8), 'model.num_layers': 1, 'model.dropout': 0.0,
+            'optimizer.name': 'adam', 'optimizer.learning_rate': 3e-3,
+            'optimizer.schedule': 'inverse_sqrt', 'optimizer.warmup_steps': min(50, steps // 2),
+            'optimizer.clip_norm': 1.0}
     if form == 'smoke':
         base |= {'task.highest': 9, 'task.train_size': 200, 'task.valid_size': 10, 'task.test_size': 10,
                  'training.batch_size': 16}
@@ -80,10 +79,9 @@ def family(model: str, width: int) -> Settings:
 
 def measure(subject: Subject) -> list[Row]:
     """Loss on the test split, sizes and costs; and the loss on the validation split by compute spent."""
-    records = [json.loads(line) for line in (subject.workdir / 'metrics.jsonl').read_text().splitlines()]
-    training = subject.composed.training
+    records, training = subject.records, subject.composed.training
     shape = subject.codec.shapes[-1]
-    flops = work(subject, random_batch(subject.model, training.batch_size, *shape))
+    flops = step_flops(subject, random_batch(subject.model, training.batch_size, *shape))
     speeds = [record['time']['steps_per_second'] for record in records if record['split'] == 'train']
     sizes = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf.size for path, leaf in
              jax.tree_util.tree_flatten_with_path(subject.ready.abstract_params())[0]}

@@ -5,14 +5,12 @@ from typing import Any
 import numpy as np
 
 from seqjax.studies import attended, charts
-from seqjax.studies.axes import chain, cross, grid
+from seqjax.studies.axes import chain, cross, grid, lasting
 from seqjax.studies.passes import random_batch, stepping
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table, difference
 from seqjax.studies.timing import alternating
-from seqjax.tasks import floors
-from seqjax.tasks import scores as metrics
 
 __all__ = ['scores']
 
@@ -36,8 +34,7 @@ def scores(form: Form = 'full') -> Study:
     sizes = {'full': dict(steps=600, width=64, rows=1000), 'quick': dict(steps=300, width=32, rows=200),
              'smoke': dict(steps=4, width=8, rows=12)}[form]
     base = {'experiment': 'numerals', 'task.metric': 'loss', 'task.valid_size': 100, 'task.test_size': sizes['rows'],
-            'training.steps': sizes['steps'], 'training.evaluate_every': sizes['steps'],
-            'training.checkpoint_every': sizes['steps'], 'model.hidden_size': sizes['width'], 'model.num_layers': 1,
+            **lasting(sizes['steps']), 'model.hidden_size': sizes['width'], 'model.num_layers': 1,
             'model.dropout': 0.0, 'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'linear',
             'optimizer.warmup_steps': min(50, sizes['steps'] // 2)}
     luong = [{'model': 'luong', 'model.cell': 'gru', 'model.bidirectional': True}]
@@ -84,12 +81,8 @@ def measure(subject: Subject) -> list[Row]:
 
 def trivial(subject: Subject) -> list[Row]:
     """Floors of translation, and of alignment: the diagonal."""
-    text = subject.data.text
-    sources, references = text['test']
-    rows: list[Row] = [{'floor': name, 'exact_match': metrics.exact_match(lines, references).value,
-                        'bleu': metrics.bleu(lines, references).value}
-                       for name, lines in floors.outputs(text['train'], sources).items()]
-    return [*rows, {'floor': 'diagonal alignment', **attended.diagonal(subject, len(sources))}]
+    count = len(subject.data.text['test'][0])
+    return [*subject.floors(), {'floor': 'diagonal alignment', **attended.diagonal(subject, count)}]
 
 
 def verdict(table: Table) -> Verdict:

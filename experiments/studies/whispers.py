@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from seqjax.studies import charts
-from seqjax.studies.axes import Settings, chain, cross
+from seqjax.studies.axes import chain, cross, lasting
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
 from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table, difference
@@ -67,11 +67,6 @@ def whispers(form: Form = 'full') -> Study:
                ('right', 'hard', 'parameters')))
 
 
-def lasting(steps: int) -> Settings:
-    """So many steps, and one evaluation at their end."""
-    return {f'training.{name}': steps for name in ('steps', 'evaluate_every', 'checkpoint_every')}
-
-
 def shares(task: Any, sources: Any, right: np.ndarray) -> list[Row]:
     """The share of right answers, of all questions and of the hard ones, and a row for each of some difficulties.
 
@@ -89,10 +84,7 @@ def shares(task: Any, sources: Any, right: np.ndarray) -> list[Row]:
 
 def measure(subject: Subject) -> list[Row]:
     """Answers that are right, in per cent."""
-    lines = (subject.workdir / 'predictions' / 'test.txt').read_text(encoding='utf-8').split('\n')[:-1]
-    sources, targets = subject.data.text['test']
-    right = np.array([100.0 * (line == target) for line, target in zip(lines, targets, strict=True)])
-    overall, *rows = shares(subject.composed.task, sources, right)
+    overall, *rows = shares(subject.composed.task, subject.data.text['test'][0], subject.right)
     return [overall | {'parameters': subject.summary['parameters']}, *rows]
 
 

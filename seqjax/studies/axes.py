@@ -53,6 +53,12 @@ def cross(*lists: Sequence[Settings]) -> list[Settings]:
     return crossed
 
 
+def lasting(steps: int, evaluations: int = 1) -> Settings:
+    """So many steps with so many evaluations, the last one and the only checkpoint at their end."""
+    return {'training.steps': steps, 'training.evaluate_every': max(1, steps // evaluations),
+            'training.checkpoint_every': steps}
+
+
 def seeds(chosen: int | Sequence[int]) -> list[Settings]:
     """The seeds that are listed, or 0 to the number - 1."""
     if isinstance(chosen, int):

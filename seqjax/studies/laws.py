@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from seqjax.errors import UserError
 from seqjax.studies.table import Interval, Table
 
 STARTS = (0.0, 0.5, 0.9)  # E that the search begins from, as shares of the least loss
-STEPS = 40
 
 
 class Law(NamedTuple):
@@ -31,15 +30,14 @@ class Law(NamedTuple):
         return self.floor + self.scale * np.asarray(x, np.float64) ** -self.exponent
 
 
-def fit(x: Sequence[float], losses: Any, floor: bool = True) -> Law:
+def fit(x: Sequence[float], losses: Any, floor: bool = True, near: Law | None = None) -> Law:
     """The law of least squares between logarithms of losses, since noise of a loss is a share of it.
-
-    Levenberg and Marquardt's steps in (log A, a, log E), all problems side by side and each from several E; the best
-    end wins.
 
     Args:
       x: (n,), positive. losses: (..., n), positive; one problem for each leading index.
-      floor: whether there is an E; without, the line between logarithms (Kaplan et al. 2020).
+      floor: whether there is an E, found by scipy's Levenberg-Marquardt in (log A, a, log E); without, the line between
+        logarithms (Kaplan et al. 2020).
+      near: a law to begin the search from; None tries several E, of which the best end wins.
 
     Raises:
       UserError: fewer different x than the law has numbers, or what has no logarithm.
@@ -53,57 +51,42 @@ def fit(x: Sequence[float], losses: Any, floor: bool = True) -> Law:
     middle = math.exp(np.log(x).mean())
     u_n, y_bn = np.log(x / middle), np.log(losses).reshape(-1, len(x))
     if floor:
-        best_b, cost_b = None, None
-        for share in STARTS:
-            end_b3, end_cost_b = _descend(u_n, y_bn, share)
-            if best_b is None:
-                best_b, cost_b = end_b3, end_cost_b
-            else:
-                better_b = end_cost_b < cost_b
-                best_b, cost_b = np.where(better_b[:, None], end_b3, best_b), np.where(better_b, end_cost_b, cost_b)
-        scale_b, exponent_b, floor_b = np.exp(best_b[:, 0]), best_b[:, 1], np.exp(best_b[:, 2])
+        # log E: where the best E is 0 it goes towards minus infinity, and stops making a difference on the way.
+        start = near and [math.log(near.scale) - near.exponent * math.log(middle), near.exponent,
+                          math.log(max(near.floor, 1e-3 * near(x).min()))]
+        best_b3 = np.array([_nearest(u_n, y_n, [start] if start else [_start(u_n, y_n, share) for share in STARTS])
+                            for y_n in y_bn])
+        scale_b, exponent_b, floor_b = np.exp(best_b3[:, 0]), best_b3[:, 1], np.exp(best_b3[:, 2])
     else:
-        scale_b, exponent_b = (part for part in _line(u_n, y_bn))
-        scale_b, floor_b = np.exp(scale_b), np.zeros(len(y_bn))
+        slope_b, height_b = np.polyfit(u_n, y_bn.T, 1)
+        scale_b, exponent_b, floor_b = np.exp(height_b), -slope_b, np.zeros(len(y_bn))
     shape = losses.shape[:-1]
     return Law(*(part.reshape(shape)[()] for part in (floor_b, scale_b * middle ** exponent_b, exponent_b)))
 
 
-def _line(u_n: np.ndarray, y_bn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log A and a of y = log A - a u; the mean of u is 0."""
-    return y_bn.mean(1), -(y_bn * u_n).sum(1) / (u_n ** 2).sum()
+def _start(u_n: np.ndarray, y_n: np.ndarray, share: float) -> list[float]:
+    """(log A, a, log E) of E = share of the least loss: the line through what is left above it."""
+    least = y_n.min()
+    floor = least + math.log(max(share, 1e-3))
+    slope, height = np.polyfit(u_n, np.log(np.maximum(np.exp(y_n) - math.exp(floor), 1e-3 * math.exp(least))), 1)
+    return [height, -slope, floor]
 
 
-def _descend(u_n: np.ndarray, y_bn: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """(log A, a, log E) of each problem and half its sum of squares, from E = share of the least loss."""
-    least_b = y_bn.min(1)
-    # log E: where the best E is 0 it goes towards minus infinity, and stops making a difference on the way.
-    start_b = least_b + math.log(max(share, 1e-3))
-    above_bn = np.log(np.maximum(np.exp(y_bn) - np.exp(start_b)[:, None], 1e-3 * np.exp(least_b)[:, None]))
-    theta_b3 = np.stack([*_line(u_n, above_bn), start_b], axis=1)
+def _nearest(u_n: np.ndarray, y_n: np.ndarray, starts: Sequence[Sequence[float]]) -> np.ndarray:
+    """The (log A, a, log E) of least squares that is found from any of the starts."""
+    def parts(theta: np.ndarray) -> tuple[np.ndarray, float]:
+        return np.exp(np.clip(theta[0] - theta[1] * u_n, -300, 300)), math.exp(min(max(theta[2], -300), 300))
 
-    def look(theta_b3: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        power_bn = np.exp(np.clip(theta_b3[:, :1] - theta_b3[:, 1:2] * u_n, -300, 300))
-        total_bn = power_bn + np.exp(np.clip(theta_b3[:, 2:], -300, 300))
-        rest_bn = np.log(total_bn) - y_bn
-        return rest_bn, power_bn / total_bn, (rest_bn ** 2).sum(1) / 2, total_bn
+    def rest(theta: np.ndarray) -> np.ndarray:
+        return np.log(np.add(*parts(theta))) - y_n
 
-    damp_b = np.full(len(y_bn), 1e-2)
-    rest_bn, part_bn, cost_b, _ = look(theta_b3)
-    for _ in range(STEPS):
-        slopes_bn3 = np.stack([part_bn, -u_n * part_bn, 1 - part_bn], axis=2)
-        square_b33 = np.einsum('bni,bnj->bij', slopes_bn3, slopes_bn3)
-        diagonal_b3 = np.einsum('bii->bi', square_b33) + 1e-9
-        step_b3 = np.linalg.solve(square_b33 + np.eye(3) * (damp_b[:, None] * diagonal_b3)[:, :, None],
-                                  -np.einsum('bni,bn->bi', slopes_bn3, rest_bn)[:, :, None])[:, :, 0]
-        trial_b3 = theta_b3 + np.clip(step_b3, -2, 2)
-        trial_rest_bn, trial_part_bn, trial_cost_b, _ = look(trial_b3)
-        good_b = trial_cost_b < cost_b
-        theta_b3, cost_b = np.where(good_b[:, None], trial_b3, theta_b3), np.where(good_b, trial_cost_b, cost_b)
-        rest_bn, part_bn = (np.where(good_b[:, None], new, old) for new, old in (
-            (trial_rest_bn, rest_bn), (trial_part_bn, part_bn)))
-        damp_b = np.clip(np.where(good_b, damp_b / 5, damp_b * 4), 1e-9, 1e9)
-    return theta_b3, cost_b
+    def slopes(theta: np.ndarray) -> np.ndarray:
+        power_n, least = parts(theta)
+        part_n = power_n / (power_n + least)
+        return np.stack([part_n, -u_n * part_n, 1 - part_n], axis=1)
+
+    return min((optimize.least_squares(rest, start, slopes, method='lm') for start in starts),
+               key=lambda found: found.cost).x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +131,7 @@ def estimate(points: dict[float, Sequence[float]], floor: bool = True, samples: 
         stretch = float(stats.t.ppf(tail, freedom) / stats.norm.ppf(tail))
         moved_bn = np.stack([mean + stretch * math.sqrt(len(part) / (len(part) - 1)) * rng.choice(
             part - mean, (samples, len(part))).mean(1) for part, mean in zip(logs, means_n)], axis=1)
-        draws = fit(x, np.exp(moved_bn), floor).exponent
+        draws = fit(x, np.exp(moved_bn), floor, law).exponent
     return Estimate(law, draws, misfit, seeds, len(x), level)
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax.data.vocabulary import EOS, PAD, UNK
-from seqjax.tasks.forced import forced_logits
+from seqjax.decoding.greedy import next_log_probs
+from seqjax.tasks.forced import captured, logits_of
 
 FIRST = UNK + 1  # the first id of a word
 
@@ -28,9 +29,8 @@ def future_change(model: Any, params: Any, batch: Any, seed: int = 0) -> float:
     later_BT = (np.arange(T) >= t_B[:, None]) & (np.arange(T) < length_B[:, None] - 1)
     words = model.target_size - FIRST
     other_BT = FIRST + (batch.target - FIRST + rng.integers(1, words, batch.target.shape)) % words
-    run = jax.jit(lambda batch: forced_logits(model, params, batch))
     changed = batch._replace(target=np.where(later_BT, other_BT, batch.target))
-    moved_BT = np.asarray(variation(run(batch), run(changed)))
+    moved_BT = np.asarray(variation(logits_of(model, params, batch), logits_of(model, params, changed)))
     return float(moved_BT[np.arange(len(t_B)), t_B][length_B > 1].mean())
 
 
@@ -42,11 +42,11 @@ def padded(model: Any, params: Any, batch: Any, columns: tuple[int, ...]) -> lis
       and the share of targets of which every word is the likeliest, teacher-forced.
     """
     there_BT = batch.target != PAD
-    run = jax.jit(lambda batch: forced_logits(model, params, batch))
-    plain_BTV, found = run(batch), []
+    plain_BTV, found = logits_of(model, params, batch), []
     for count in columns:
-        logits_BTV = run(batch._replace(source=np.pad(batch.source, ((0, 0), (0, count)))))
-        right_BT = np.asarray(logits_BTV[:, :, 2:].argmax(-1)) + 2 == batch.target  # PAD and BOS are never decoded
+        wider = batch._replace(source=np.pad(batch.source, ((0, 0), (0, count))))
+        logits_BTV = logits_of(model, params, wider)
+        right_BT = np.asarray(next_log_probs(logits_BTV).argmax(-1)) == batch.target
         found.append((float(np.asarray(variation(plain_BTV, logits_BTV))[there_BT].mean()),
                       float((right_BT | ~there_BT).all(axis=1).mean())))
     return found
@@ -54,7 +54,7 @@ def padded(model: Any, params: Any, batch: Any, columns: tuple[int, ...]) -> lis
 
 def next_weight(model: Any, params: Any, batch: Any) -> float:
     """The share of the decoder's self-attention, over layers and heads, that falls on the token to be predicted."""
-    shown = jax.jit(model.capture)(params, batch)
+    shown = captured(model, params, batch)
     weights_NBHTT = np.asarray(next(value for name, value in shown.items() if name.startswith(('decoder/', 'target/'))
                                     and name.endswith('self_attention')))
     on_next_BNHT = np.moveaxis(np.diagonal(weights_NBHTT, offset=1, axis1=-2, axis2=-1), 1, 0)

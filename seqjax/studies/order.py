@@ -1,6 +1,7 @@
 """What order is to attention: what becomes of outputs when inputs change places, and what a shift is to a table of
 positions."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,12 +11,18 @@ from seqjax.layers.positions import shift, sinusoids
 from seqjax.studies.passes import random_batch
 from seqjax.studies.subject import untrained
 from seqjax.studies.table import Row
+from seqjax.tasks.forced import logits_of
 
 
 def apart(a: Any, b: Any) -> float:
     """The greatest difference between two arrays, in standard deviations of the second."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return float(np.abs(a - b).max() / b.std())
+
+
+@functools.partial(jax.jit, static_argnums=0)  # equal models share the program
+def _encode(model: Any, params: Any, source_BS: jax.Array) -> Any:
+    return model.apply({'params': params}, source_BS, method='encode')
 
 
 def source_order(model: Any, params: Any, length: int, seed: int = 0, rows: int = 8) -> float:
@@ -25,8 +32,7 @@ def source_order(model: Any, params: Any, length: int, seed: int = 0, rows: int 
     """
     source_BS = random_batch(model, rows, length, length, seed).source
     order_S = derangement(length, seed)
-    encode = jax.jit(lambda source_BS: model.apply({'params': params}, source_BS, method='encode'))
-    plain, moved = encode(source_BS), encode(source_BS[:, order_S])
+    plain, moved = (_encode(model, params, source_BS[:, order]) for order in (slice(None), order_S))
     return max(apart(moved[name], plain[name][:, :, order_S]) for name in ('keys', 'values'))
 
 
@@ -36,10 +42,10 @@ def prefix_order(model: Any, params: Any, length: int, seed: int = 0, rows: int 
     BOS stays the first and the last token the last. Zero, up to rounding, where the decoder sees a bag of words.
     """
     batch = random_batch(model, rows, length, length, seed)
-    order_T = np.concatenate([[0], 1 + derangement(length - 2, seed), [length - 1]])
-    tokens_BT = np.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=1)
-    last = jax.jit(lambda tokens_BT: model.apply({'params': params}, batch.source, tokens_BT)[:, -1])
-    return apart(last(tokens_BT[:, order_T]), last(tokens_BT))
+    # The decoder reads BOS and all targets but the last; the last that it reads, and the one that it does not, stay.
+    order_T = np.concatenate([derangement(length - 2, seed), [length - 2, length - 1]])
+    moved = batch._replace(target=batch.target[:, order_T])
+    return apart(*(logits_of(model, params, one)[:, -1] for one in (moved, batch)))
 
 
 def fresh_prefix_order(model: Any, layers: int, length: int, seed: int = 0) -> float:

@@ -50,12 +50,6 @@ def stepping(subject: Subject, batch: Batch) -> Call:
     return once
 
 
-def work(subject: Subject, batch: Batch) -> int:
-    """FLOPs in the matrix products of one training step on a batch of this shape; nothing is computed."""
-    learner = subject.ready.learner(1000)
-    return flops.count(learner.step, subject.ready.abstract_state(learner), batch)
-
-
 def forwarding(subject: Subject, batch: Batch) -> Call:
     """The loss of `batch`, teacher-forced, without a gradient."""
     ready, task, model = subject.ready, subject.composed.task, subject.model

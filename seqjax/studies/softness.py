@@ -1,13 +1,16 @@
 """How soft a softmax of attention is, and what gradient it lets through."""
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.data.vocabulary import PAD
 from seqjax.studies.table import Row
+from seqjax.tasks.forced import captured, forced_logits
+from seqjax.tasks.losses import cross_entropy
 
 
 def entropy(weights_BTS: np.ndarray) -> np.ndarray:
@@ -23,38 +26,30 @@ def slope(weights_BTS: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(square - 2 * cube + square**2, 0.0))
 
 
-def softness(model: Any, batch: Any) -> Callable[[Any], Row]:
-    """What parameters make of the encoder's self-attention on real words, over all layers and heads; compiled once.
+def softness(model: Any, params: Any, batch: Any) -> Row:
+    """What parameters make of the encoder's self-attention on real words, over all layers and heads.
 
     'entropy': a share of the greatest there can be, log S of a source of S words (1: all are weighted alike).
     'slope': of the softmax, the same way as a share of that of equal weights. 'gradient': the norm of the loss's
     gradient by what makes these scores, the query and key projections, in nats a target token.
     """
-    run = jax.jit(lambda params: (model.capture(params, batch)['encoder/self_attention/self_attention'],
-                                  score_gradient(model, params, batch)))
-
-    def look(params: Any) -> Row:
-        weights_NBHTS, gradient = map(np.asarray, run(params))
-        found: dict[str, list] = {'entropy': [], 'slope': []}
-        for b, S in enumerate((np.asarray(batch.source) != 0).sum(axis=1)):
-            if S > 1:
-                weights, even = weights_NBHTS[:, b, :, :S, :S], np.full(S, 1 / S)
-                found['entropy'].append(entropy(weights).mean() / entropy(even))
-                found['slope'].append(slope(weights).mean() / slope(even))
-        return {name: float(np.mean(values)) for name, values in found.items()} | {'gradient': float(gradient)}
-
-    return look
+    weights_NBHTS = np.asarray(captured(model, params, batch)['encoder/self_attention/self_attention'])
+    found: dict[str, list] = {'entropy': [], 'slope': []}
+    for b, S in enumerate((np.asarray(batch.source) != PAD).sum(axis=1)):
+        if S > 1:
+            weights, even = weights_NBHTS[:, b, :, :S, :S], np.full(S, 1 / S)
+            found['entropy'].append(entropy(weights).mean() / entropy(even))
+            found['slope'].append(slope(weights).mean() / slope(even))
+    return {name: float(np.mean(values)) for name, values in found.items()} | {
+        'gradient': float(score_gradient(model, params, batch))}
 
 
+@functools.partial(jax.jit, static_argnums=0)  # equal models share the program
 def score_gradient(model: Any, params: Any, batch: Any) -> jax.Array:
     """The norm of the gradient of the mean negative log likelihood by what makes the encoder's scores: W_q and W_k."""
-    tokens_BT = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=1)
-    there_BT = batch.target != 0
-
-    def nll(params):
-        log_probs = jax.nn.log_softmax(model.apply({'params': params}, batch.source, tokens_BT))
-        picked_BT = jnp.take_along_axis(log_probs, batch.target[:, :, None], axis=-1)[:, :, 0]
-        return -jnp.where(there_BT, picked_BT, 0.0).sum() / there_BT.sum()
+    def nll(params: Any) -> jax.Array:
+        total, count = cross_entropy(forced_logits(model, params, batch), batch.target, batch.weight)[0]['loss']
+        return total / count
 
     kernel_ND3D = jax.grad(nll)(params)['encoder']['self_attention']['query_key_value']
     return jnp.linalg.norm(kernel_ND3D[:, :, :2])

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from seqjax.experiment import Experiment
-from seqjax.prepared import Prepared, prepare
+from seqjax.prepared import Prepared, initialise, prepare
 from seqjax.reuse import opened, reopen
+from seqjax.tasks import floors
 from seqjax.tasks.evaluation import Evaluator
 from seqjax.tasks.translation import Codec, Data
 
@@ -75,13 +76,31 @@ class Subject:
         """The parameters."""
         return self._opened[1]
 
-    @property
+    @functools.cached_property
     def fresh(self) -> Any:
         """The parameters that its seed begins with."""
-        return jax.jit(self.ready.initialise)(jax.random.key(self.composed.training.seed))
+        return untrained(self.model, self.composed.training.seed)
+
+    @functools.cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The run's metrics.jsonl."""
+        return [json.loads(line) for line in (self.workdir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
+
+    @functools.cached_property
+    def right(self) -> np.ndarray:
+        """100 for each test pair whose output, of the run itself, is the reference, else 0; the mean is exact match."""
+        lines = (self.workdir / 'predictions' / 'test.txt').read_text(encoding='utf-8').split('\n')[:-1]
+        return np.array([100.0 * (line == reference) for line, reference in zip(lines, self.data.text['test'][1],
+                                                                                strict=True)])
+
+    def floors(self) -> list[dict[str, Any]]:
+        """What trivial methods reach on the test split."""
+        return floors.scored(self.data.text['train'], self.data.text['test'])
+
+
+_initialise = jax.jit(initialise, static_argnums=0)  # equal models share the program
 
 
 def untrained(model: Any, seed: int) -> Any:
-    """Parameters of another sized model, that nobody has trained."""
-    tokens = np.ones((1, 2), np.int32)
-    return jax.jit(model.init)(jax.random.key(seed), tokens, tokens)['params']
+    """Parameters of a sized model that nobody has trained."""
+    return _initialise(model, jax.random.key(seed))

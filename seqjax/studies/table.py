@@ -123,6 +123,13 @@ def difference(ours: Table, theirs: Table, name: str) -> Interval:
     return welch(list(a.values()), list(b.values()))
 
 
+def log_ratio(ours: Table, theirs: Table, name: str, unit: float = 1.0) -> Interval:
+    """log(ours / theirs) of a column, paired by the seeds that both have, in a `unit`: log 2 counts doublings, and 0.01
+    log points, which are about percent and as far up as down."""
+    a, b = ours.per_seed(name), theirs.per_seed(name)
+    return interval([math.log(a[seed] / b[seed]) / unit for seed in a if seed in b])
+
+
 def welch(ours: Sequence[float], theirs: Sequence[float], level: float = 0.95) -> Interval:
     """The difference of two means of independent samples, unequal variances (Welch 1947)."""
     a, b = interval(ours), interval(theirs)

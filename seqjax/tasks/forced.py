@@ -35,6 +35,11 @@ def forced_logits(model: Any, params: Any, batch: Any, change: Change | None = N
     return model.apply(variables, tokens_BT, change(memory, batch), carry, method='decode')[0]
 
 
+# Of (model, params, batch), compiled: a model is its own configuration, and equal ones share the program.
+logits_of = jax.jit(forced_logits, static_argnums=0)
+captured = jax.jit(lambda model, params, batch: model.capture(params, batch), static_argnums=0)
+
+
 def forced(evaluator: Any, params: Any, source: Ragged, target: Ragged, decoding: Any,
            change: Change | None = None) -> list[Forced]:
     """Every pair's tokens, in the order of the pairs.

@@ -30,15 +30,15 @@ def cross_entropy(logits_BTV: jax.Array, target_BT: jax.Array, weight_B: jax.Arr
     Returns:
       (objective, report): terms to optimise and terms only to write down, each {term: (sum, count)}, the count being
       the weighted number of target tokens, EOS included.
-      objective: 'loss', smoothed. report: 'nll', never smoothed, the one for perplexity; 'accuracy', tokens right.
+      objective: 'loss', smoothed. report: 'nll', never smoothed, the one for perplexity; 'accuracy', tokens than
+      whose logit there is no higher one (of equally high ones each is right).
     """
     V = logits_BTV.shape[-1]
     there_BT = (target_BT != PAD) & (weight_B[:, None] != 0)
     weight_BT = jnp.where(there_BT, weight_B[:, None], 0.0).astype(jnp.float32)
     # Logits at padding are replaced, not only multiplied by 0, or what is not finite there would make gradients NaN.
     logits_BTV = jnp.where(there_BT[:, :, None], logits_BTV.astype(jnp.float32), 0.0)
-    highest_BT = jax.lax.stop_gradient(logits_BTV.max(axis=-1))
-    log_normaliser_BT = highest_BT + jnp.log(jnp.exp(logits_BTV - highest_BT[:, :, None]).sum(axis=-1))
+    log_normaliser_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
     # A comparison within a sum fuses: no one-hot array and, backwards, no scatter, also where the vocabulary is split.
     is_target_BTV = jnp.arange(V) == target_BT[:, :, None]
     target_logit_BT = jnp.where(is_target_BTV, logits_BTV, 0.0).sum(axis=-1)
@@ -55,8 +55,8 @@ def cross_entropy(logits_BTV: jax.Array, target_BT: jax.Array, weight_B: jax.Arr
         loss_BT = (1.0 - label_smoothing) * nll_BT - label_smoothing / (V - 2) * others_BTV.sum(axis=-1)
 
     count = weight_BT.sum()
-    # Not by argmax, which costs as much again as the loss: of equally high pieces, each is right.
-    right_BT = target_logit_BT >= highest_BT
+    # The maximum is one that the normaliser takes anyway; an argmax would cost as much again as the loss.
+    right_BT = target_logit_BT >= jax.lax.stop_gradient(logits_BTV.max(axis=-1))
     objective = {'loss': ((loss_BT * weight_BT).sum(), count)}
     report = {'nll': (jax.lax.stop_gradient(nll_BT * weight_BT).sum(), count),
               'accuracy': ((right_BT * weight_BT).sum(), count)}
