@@ -10,7 +10,7 @@ import sys
 
 import jax
 
-from seqjax.data.alignments import align, alignment_error_rate
+from seqjax.data.alignments import alignment_error_rate
 from seqjax.models.smt import tables_of
 from seqjax.reuse import opened, reopen
 from seqjax.statistical import ibm, system
@@ -25,7 +25,7 @@ def error_rates(workdir: pathlib.Path) -> dict[str, float]:
     direct, inverse = (tables_of(params, way) for way in ('direct', 'inverse'))
     count = data.ids['test'][0].count()
     pairs = [tuple(system.words_of(side, row) for side in data.ids['test']) for row in range(count)]
-    gold = [align(*pair, task.source, task.target) for pair in zip(*data.text['test'])]
+    gold = [task.alignment(*pair) for pair in zip(*data.text['test'])]
     best = [(ibm.best_alignment(direct, f, e), ibm.best_alignment(inverse, e, f)) for f, e in pairs]
     found = {
         'direct': [{(int(j), t) for t, j in enumerate(one) if j < len(f)} for (one, _), (f, _) in zip(best, pairs)],

@@ -77,7 +77,7 @@ def decode(beam: int, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     from seqjax.decoding.options import Decoding
     from seqjax.decoding.search import search
     from seqjax.models.transformer import Transformer
-    from seqjax.prepared import parameter_count
+    from seqjax.prepared import initialise, parameter_count
 
     class Endless(Transformer):
         """A Transformer that gives EOS no chance."""
@@ -90,7 +90,7 @@ def decode(beam: int, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     sizes = dict(source_size=shape['words'], target_size=shape['words'], source_length=64, target_length=64)
     model = Endless(**fields_of('transformer', shape, dtype) | dict(norm='after'), **sizes)
     (source, _), = items.batches(shape['rows'], shape['source_length'], 2, shape['words'], 1)
-    params = jax.jit(model.init)(jax.random.key(0), source[:1], source[:1])['params']
+    params = jax.jit(initialise, static_argnums=0)(model, jax.random.key(0))
     decoding = Decoding(method='beam', beam_size=beam) if beam > 1 else Decoding()
     run = jax.jit(functools.partial(search, model, decoding=decoding, max_length=shape['target_length']))
 

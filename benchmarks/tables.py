@@ -111,13 +111,11 @@ def planned(chosen: Mapping[str, Any]) -> str:
 def conditions(chosen: Mapping[str, Any]) -> str:
     """When, where and under which load each item was measured."""
     def line(item: Mapping[str, Any]) -> str:
-        machine = item['machine']
-        return (f'{machine["processor"]}, {machine["processors"]} processors, {item["threads"]} threads a side; '
-                f'{machine["system"]}, Python {machine["python"]}')
+        return f'{item["machine"]}, {item["threads"]} threads a side; {item["system"]}'
 
     where = sorted({line(item) for item in chosen.values()})
     versions = sorted({f'{name} {version}' for item in chosen.values() for name, version in item['versions'].items()})
-    rows = [[name, item['when'], item['commit'], str(item['repeats']),
+    rows = [[name, item['when'], str(item['commit'])[:9], str(item['repeats']),
              f'{item["load"][0]:.1f} to {item["load"][1]:.1f}', f'{item["seconds"]:.0f}',
              ' '.join(f'{key}={value}' for key, value in item['shape'].items())] for name, item in chosen.items()]
     table = grid(['item', 'when', 'commit', 'repeats', 'load', 'seconds', 'shape'], rows)

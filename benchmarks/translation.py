@@ -23,7 +23,6 @@ import os
 import pathlib
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from typing import Any
 
 from benchmarks import items, protocol, start
 from benchmarks.peers.__main__ import PYTHON as PEERS
-from seqjax import files
+from seqjax import files, rundir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODULES = {'ours': 'benchmarks.ours', 'torch': 'benchmarks.peers.in_torch', 'joeynmt': 'benchmarks.peers.in_joeynmt',
@@ -118,27 +117,6 @@ def on_accelerator(item: items.Item) -> items.Item:
     return dataclasses.replace(item, sides=item.sides + more)
 
 
-def machine() -> dict[str, Any]:
-    """What it runs on."""
-    kind = platform.processor() or platform.machine()
-    try:
-        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-        kind = next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        pass
-    return {'processor': kind, 'processors': os.cpu_count(), 'system': platform.platform(),
-            'python': platform.python_version()}
-
-
-def commit() -> str:
-    """The commit that is measured, with a + where files differ from it."""
-    def git(*words: str) -> str:
-        done = subprocess.run(['git', *words], cwd=ROOT, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    return git('rev-parse', '--short', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')
-
-
 def show(name: str, result: dict[str, Any], say: Callable[[str], None] = print) -> None:
     """One line a side."""
     say(f'{name} ({result["unit"]}; {result["shape"]}; load {result["load"][0]:.1f} to {result["load"][1]:.1f}, '
@@ -189,9 +167,10 @@ def main() -> int:
             results[name] = {
                 'unit': item.unit, 'shape': item.shape, 'note': item.note, 'sides': sides, 'repeats': repeats,
                 'seconds': time.monotonic() - clock, 'load': [load, os.getloadavg()[0]], 'threads': options.threads,
-                'when': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC'), 'commit': commit(),
-                'machine': machine(), 'versions': {k: v for about in workers.abouts.values()
-                                                   for k, v in about['versions'].items()}}
+                'when': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC'),
+                'commit': rundir.git_commit(), 'machine': rundir.machine(),
+                'system': f'{platform.platform()}, Python {platform.python_version()}',
+                'versions': {k: v for about in workers.abouts.values() for k, v in about['versions'].items()}}
             show(name, results[name])
             sys.stdout.flush()
             files.write(options.results, json.dumps(results, indent=1) + '\n')

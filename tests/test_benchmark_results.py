@@ -63,7 +63,7 @@ def item():
         return dict(values=values, device='cpu', device_kind='cpu', times=3, parameters=1234567) | more
     return dict(unit='target tokens', shape=items.transformer(512, dropout=0.0), note='', repeats=3, seconds=61.4,
                 load=[0.1, 2.0], threads=2, when='2026-01-02 03:04 UTC', commit='abc1234', versions={'jax': '1'},
-                machine=dict(processor='P', processors=2, system='L', python='3'),
+                machine='P, 2 cores', system='L, Python 3',
                 sides={'ours': side([200.0, 100.0, 300.0], tokens=1000),
                        'torch': side([100.0, 200.0, 100.0], parameters=1234568),
                        'on a GPU': side([9e9] * 3, device='gpu'), 'broken': {'error': 'a|b'},

@@ -1,7 +1,7 @@
 """Makes the environment of the peers, .cache/peers, apart from our own: python -m benchmarks.peers
 
-Of torch the build for the CPU is enough where there is no accelerator; on Linux, PyPI's own torch is for CUDA, and
-PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu or a wheel named with --torch takes another.
+Of torch the build for the CPU is enough where there is no accelerator: name its wheel with --torch, or its index as pip
+lets one do.
 """
 
 import argparse

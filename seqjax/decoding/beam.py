@@ -111,7 +111,7 @@ def beam(step: Step, carry: Any, carry_axes: Any, done_B: jax.Array, beam_size: 
         logits, carry = step(last_BK.reshape(B * K), beams.carry)
         V = logits.shape[-1]
         sums_BKV = beams.alive_log_probs_BK[:, :, None] + next_log_probs(logits).reshape(B, K, V)
-        # Whole: sliced further down, XLA would sort all K V candidates for it, which took 60 times as long on a CPU.
+        # Whole: since it is sliced further down, XLA would sort all K V candidates for it.
         log_probs_BC, candidate_BC = lax.optimization_barrier(lax.top_k(sums_BKV.reshape(B, K * V), 2 * K))
         parent_BC, token_BC = candidate_BC // V, candidate_BC % V
         tokens_BCT = jnp.take_along_axis(beams.alive_BKT, parent_BC[:, :, None], axis=1)

@@ -1,0 +1,114 @@
+"""What a Transformer's training step spends its time on, and what its backward pass written out and its layers side by
+side give it: python -m benchmarks.steps [--width=256] [--repeats=9]
+
+The gradient of the loss is compiled as it is, with products left to XLA, with layers in a loop, and with both; the
+four take turns in one process. Then jax's profiler says what kinds of operations the first of them consists of. The
+kinds are XLA's own names for operations on the CPU; operations run side by side, so shares are of the time of all.
+"""
+
+import argparse
+import collections
+import contextlib
+import glob
+import gzip
+import json
+import os
+import re
+import tempfile
+import time
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from benchmarks import items
+from benchmarks.ours import experiment_of, fields_of
+from seqjax.data.batches import Batch
+from seqjax.layers import attention, products, transformer
+from seqjax.models import transformer as model
+from seqjax.prepared import initialise
+from seqjax.studies.timing import alternating
+
+KINDS = (('matrix products', r'ynn_|dot'), ('copies into another order', r'copy|transpose'),
+         ('copies in and out of a loop', r'dynamic-(update-)?slice'), ('fills', r'wrapped_broadcast'))
+
+
+@contextlib.contextmanager
+def changed(plain: bool, loop: bool):
+    """Products as XLA differentiates them, and layers in a loop, while a program is traced."""
+    with contextlib.ExitStack() as stack:
+        if plain:
+            for place, name, other in (
+                    (attention, 'matmul', jnp.matmul), (transformer, 'Dense', nn.Dense),
+                    (products, 'logits', lambda x, table: jnp.einsum('...D,VD->...V', x, table))):
+                stack.enter_context(mock.patch.object(place, name, other))
+        if loop:
+            stack.enter_context(mock.patch.object(model, 'UNROLLED', 1))
+        yield
+
+
+def gradients(width: int) -> dict[str, tuple]:
+    """{name: (compiled gradient, its arguments, seconds that compiling took)} of the same step."""
+    shape = items.transformer(width, rows=128, source_length=16, target_length=16, dropout=0.1)
+    experiment = experiment_of('transformer', shape['words'], fields_of('transformer', shape, 'float32'), 0.1, None)
+    (source, target), = items.batches(128, 16, 16, shape['words'], 1)
+    batch = Batch(source, target, np.ones(128, np.float32), np.arange(128, dtype=np.int32))
+    params = jax.jit(initialise, static_argnums=0)(experiment.model, jax.random.key(0))
+
+    def loss(params, key):
+        total, count = experiment.task.loss(experiment.model, params, batch, key, 1)[0]['loss']
+        return total / count
+
+    found = {}
+    for name, plain, loop in (('as it is', False, False), ('products left to XLA', True, False),
+                              ('layers in a loop', False, True), ('both', True, True)):
+        with changed(plain, loop):  # a function of its own each, for jax remembers what it has traced
+            run = jax.jit(jax.grad(lambda params, key: loss(params, key)))
+            arguments, began = (params, jax.random.key(1)), time.perf_counter()
+            found[name] = run.lower(*arguments).compile(), arguments, time.perf_counter() - began
+    return found
+
+
+def kinds(run, arguments: tuple) -> dict[str, float]:
+    """The share of each kind of operation, in percent."""
+    jax.block_until_ready(run(*arguments))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            jax.block_until_ready(run(*arguments))
+        with gzip.open(glob.glob(f'{folder}/**/*.trace.json.gz', recursive=True)[0]) as file:
+            events = json.load(file)['traceEvents']
+    known = set(re.findall(r'^ *(?:ROOT )?%([\w.\-]+) = ', run.as_text(), re.MULTILINE))
+    spent: collections.Counter = collections.Counter()
+    for event in events:
+        # Loops and calls hold other operations, which have events of their own.
+        if event.get('ph') == 'X' and event['name'] in known and not re.match('while|call', event['name']):
+            kind = next((kind for kind, names in KINDS if re.search(names, event['name'])), 'element-wise and sums')
+            spent[kind] += event['dur']
+    return {kind: 100 * part / spent.total() for kind, part in spent.most_common()}
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--width', type=int, default=256)
+    parser.add_argument('--repeats', type=int, default=9)
+    options = parser.parse_args()
+    runs, load = gradients(options.width), os.getloadavg()[0]
+    times = alternating({name: lambda run=run, arguments=arguments: run(*arguments)
+                         for name, (run, arguments, _) in runs.items()}, repeats=options.repeats, budget=300)
+    base = times['both'].median
+    print(f'width {options.width}, {os.cpu_count()} processors, load {load:.1f}; medians of {options.repeats}')
+    for name, (_, _, compiling) in runs.items():
+        print(f'{name:22s} {1000 * times[name].median:8.1f} ms {times[name].median / base:6.2f} of both, compiled in '
+              f'{compiling:.1f} s')
+    ours, plain = (jax.tree.leaves(run(*arguments)) for run, arguments, _ in (runs['as it is'], runs['both']))
+    apart = max(float(jnp.abs(a - b).max()) for a, b in zip(ours, plain))
+    print(f'gradients differ by at most {apart:.1e}, of at most {max(float(jnp.abs(b).max()) for b in plain):.1e}')
+    for name in ('as it is', 'both'):
+        print(f'{name}: ' + ', '.join(f'{kind} {share:.0f} %' for kind, share in kinds(*runs[name][:2]).items()))
+
+
+if __name__ == '__main__':
+    main()
