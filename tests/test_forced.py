@@ -3,25 +3,15 @@
 import jax
 import numpy as np
 import pytest
-from tiny import bigrams
+from tiny import at_random, bigrams
 
 from seqjax.data.vocabulary import Ragged
-from seqjax.prepared import prepare
-from seqjax.tasks.evaluation import Evaluator
 from seqjax.tasks.forced import forced, forced_logits
 
 
 @pytest.fixture(scope='module')
 def small():
-    """An evaluator of a tiny model, parameters at random, and the test split's ids."""
-    experiment = bigrams()
-    data = experiment.task.prepare()
-    ready = prepare(experiment, data.codec)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: np.asarray(rng.normal(0, 1, x.shape), np.float32),
-                          jax.eval_shape(ready.initialise, jax.random.key(0)))
-    evaluator = Evaluator(ready.experiment.task, ready.experiment.model, data.codec, ready.placement)
-    return evaluator, ready.placement.place_state(params), data.ids['test'], ready.experiment.decoding
+    return at_random(bigrams())
 
 
 def bigram_log_probs(params, source, target):

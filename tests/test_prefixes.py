@@ -3,30 +3,17 @@
 import jax
 import numpy as np
 import pytest
-from tiny import bigrams
+from tiny import at_random, bigrams
 
 from experiments.translation import numerals
 from seqjax.data.vocabulary import BOS, EOS, UNK, Ragged
-from seqjax.prepared import prepare
-from seqjax.tasks.evaluation import Evaluator
 from seqjax.tasks.forced import forced
 from seqjax.tasks.prefixes import NOWHERE, Reading, by_distance, mistakes, right_after
 
 
-def ready(experiment):
-    """An evaluator with parameters at random, and the test split's ids."""
-    data = experiment.task.prepare()
-    found = prepare(experiment, data.codec)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: np.asarray(rng.normal(0, 1, x.shape), np.float32),
-                          jax.eval_shape(found.initialise, jax.random.key(0)))
-    evaluator = Evaluator(found.experiment.task, found.experiment.model, data.codec, found.placement)
-    return evaluator, found.placement.place_state(params), data.ids['test'], found.experiment.decoding
-
-
 @pytest.fixture(scope='module')
 def small():
-    return ready(bigrams())
+    return at_random(bigrams())
 
 
 def likeliest(params, source, token):
@@ -71,7 +58,7 @@ def test_models_of_the_catalogue(model):
     experiment = numerals(model).replace('task', train_size=60, valid_size=9, test_size=9, highest=999, buckets=1)
     experiment = experiment.replace('model', hidden_size=8, num_layers=1).replace(
         'decoding', batch_size=8, max_length=6).replace('training', mesh='data=1')
-    evaluator, params, (source, target), decoding = ready(experiment)
+    evaluator, params, (source, target), decoding = at_random(experiment)
     for right, one in zip(right_after(evaluator, params, source, target, decoding, [Reading()])[0],
                           forced(evaluator, params, source, target, decoding)):
         np.testing.assert_array_equal(right, one.right)

@@ -6,7 +6,9 @@ import struct
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from tensorboardX.proto.event_pb2 import Event
 
@@ -16,6 +18,8 @@ from seqjax.launcher import main
 from seqjax.layers.dropout import Dropout
 from seqjax.models.contract import Translator
 from seqjax.options import option
+from seqjax.prepared import prepare
+from seqjax.tasks.evaluation import Evaluator
 from seqjax.training.optimizer import Optimizer
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -54,6 +58,17 @@ def bigrams(metric: str = 'exact_match', optimizer: Optimizer | None = None, **t
         task=experiment.task, model=Bigram(), optimizer=optimizer or Optimizer(learning_rate=0.05, clip_norm=1.0),
     ).replace('task', **TEXT, metric=metric).replace('decoding', batch_size=8, max_length=6).replace(
         'training', **(dict(batch_size=8, mesh='data=1') | training))
+
+
+def at_random(experiment: Experiment) -> tuple:
+    """An evaluator, parameters at random (biases too, or a lost one would not show), the test split's ids, decoding."""
+    data = experiment.task.prepare()
+    ready = prepare(experiment, data.codec)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: np.asarray(rng.normal(0, 1, x.shape), np.float32),
+                          jax.eval_shape(ready.initialise, jax.random.key(0)))
+    evaluator = Evaluator(ready.experiment.task, ready.experiment.model, data.codec, ready.placement)
+    return evaluator, ready.placement.place_state(params), data.ids['test'], ready.experiment.decoding
 
 
 def counting(metric: str = 'exact_match', **training) -> Experiment:
