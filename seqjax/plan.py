@@ -1,7 +1,5 @@
 """What a run would do, without doing it: parameters, memory, FLOPs, and one batch read back as text."""
 
-import resource
-import sys
 from collections.abc import Callable
 
 import jax
@@ -20,8 +18,7 @@ def plan(experiment: Experiment, say: Callable[[str], None] = print) -> dict[str
     Returns:
       'parameters', 'parameter_bytes' (a device), 'state_bytes' (with the optimizer's), 'peak_bytes' (the most that a
       training step of the largest batch has on a device at a time: arguments, results and temporary arrays as XLA lays
-      them out), 'process_bytes' (what this process has had in memory, which trained nothing: Python, jax, the data and
-      the compiler), 'flops' (a step). On the CPU a run takes both, the first for each device of a process.
+      them out), 'flops' (a step).
     """
     data = experiment.task.prepare()
     batches = plan_batches(experiment, data)
@@ -61,12 +58,6 @@ def plan(experiment: Experiment, say: Callable[[str], None] = print) -> dict[str
     say(f'\n{counts["parameters"]:,} parameters; on each device {megabytes(counts["parameter_bytes"])} of parameters, '
         f'{megabytes(counts["state_bytes"])} with the optimizer, {megabytes(counts["peak_bytes"])} at the peak of a '
         'step')
-    unit = 1 if sys.platform == 'darwin' else 1024
-    counts['process_bytes'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    if jax.default_backend() == 'cpu':
-        here = counts['peak_bytes'] * placement.mesh.size // placement.processes
-        say(f'{megabytes(counts["process_bytes"] + here)} of memory in all, with the '
-            f'{megabytes(counts["process_bytes"])} that Python, jax, the data and compiling have taken here')
     say(f'{counts["flops"]:,} FLOPs in the matrix products of a step of {batch.source.shape[0]} sentences, '
         f'{batch.source.shape[1]} x {batch.target.shape[1]} tokens')
     first = batches.batch(0)

@@ -18,8 +18,9 @@ from seqjax.options import option
 
 __all__ = ['Transformer']
 PAD = 0
-# So many layers stand side by side in the program: what a loop over layers copies in and out is saved, and compiling
-# takes no longer. (With `remat` none do: what is recomputed would be merged with what was computed.)
+# The layers of a stack no deeper than this stand side by side in the program, which saves what a loop copies in and
+# out. Deeper ones are a loop, or compiling would take longer with every layer; and so are those with `remat`, or what is
+# recomputed would be merged with what was computed.
 UNROLLED = 6
 
 
@@ -121,11 +122,11 @@ class Transformer(Translator):
                     normalisation=self.normalisation, residual=self.residual, scale=self.scale_scores)
 
     def stack(self, layer, in_axes):
-        """`layer`, scanned over num_layers: a compiled body of at most UNROLLED layers however deep the stack is."""
+        """`layer`, scanned over num_layers: one compiled body however deep the stack is, or shallow stacks laid out."""
         body = nn.remat(layer, prevent_cse=False) if self.remat else layer
         return nn.scan(body, variable_axes={'params': 0, 'intermediates': 0, 'statistics': 0}, length=self.num_layers,
                        split_rngs={'params': True, 'dropout': True}, in_axes=in_axes,
-                       unroll=1 if self.remat else UNROLLED)
+                       unroll=self.num_layers <= UNROLLED and not self.remat)
 
     def embed(self, table_VD, tokens_BT, position_B1, length, learned_LD):
         """sqrt(D) times the embedding plus the position's encoding, for positions below `length`.
