@@ -19,8 +19,8 @@ from seqjax.options import option
 __all__ = ['Transformer']
 PAD = 0
 # The layers of a stack no deeper than this stand side by side in the program, which saves what a loop copies in and
-# out. Deeper ones are a loop, or compiling would take longer with every layer; and so are those with `remat`, or what is
-# recomputed would be merged with what was computed.
+# out. Deeper ones are a loop, or compiling would take longer with every layer, and so are those with `remat`, or what
+# is recomputed would be merged with what was computed.
 UNROLLED = 6
 
 
