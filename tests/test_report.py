@@ -387,6 +387,16 @@ def test_whole_numbers_stay_whole(tmp_path):
     assert sheet(read('mine', study, tmp_path)).lines[0].cells == ('5', '3.50 ± 0.71')
 
 
+def test_one_tiny_seed_does_not_make_a_column_powers_of_ten(tmp_path):
+    study = made.study(axes=({'model': 'gru'}, {'model': 'lstm'}), seeds=2, shown=(('model',), ('bleu',)))
+    for trial, value in zip(study.trials(), (99.5, 98.5, 2e-5, 5.0)):
+        home = tmp_path / 'trials' / trial.name
+        home.mkdir(parents=True)
+        (home / 'measures.json').write_text(json.dumps([{'bleu': value}]))
+    assert {line.about: line.cells for line in sheet(read('mine', study, tmp_path)).lines} == {
+        ('gru',): ('49.8 ± 70.4',), ('lstm',): ('51.8 ± 66.1',)}
+
+
 @pytest.mark.parametrize(('values', 'digits'), [
     ([99.5, 0.1], 1), ([100.0, 3.25], 1), ([100.0, 250.0], 0), ([5.0, 12.0], 1),
     ([7.24], 2), ([0.0123], 4), ([12000.0, 3.0], 0), ([1e-9, 1e5], -1), ([], 0),
@@ -452,6 +462,31 @@ def test_every_study_has_its_place_in_the_story():
     assert set(catalogue.studies()) <= set(told), 'say in seqjax/studies/index.py in which chapter it is told'
 
 
+def test_the_story_goes_into_a_document(tmp_path, capsys):
+    for name, answer in (('scaling', 'undecided'), ('bottleneck', 'supported'), ('gates', 'not supported')):
+        study = made.study(claim=f'The claim of {name}.', seeds=1, verdict=lambda table, answer=answer: Verdict(
+            answer, f'It is {answer}.', 12.0, 10.0, 14.0, 'points'))
+        report.write(name, study, made.write(tmp_path / 'runs' / name, study, name))
+    document = tmp_path / 'README.md'
+    document.write_text('# Mine\n\n<!-- story -->\n<!-- end story -->\n\nafter\n')
+    command = ['--story', str(document), str(tmp_path / 'docs' / 'results.md'), str(tmp_path / 'runs')]
+    assert docs.main(command) == 0
+    assert capsys.readouterr().out == f'{document}: gates, bottleneck, scaling\n'
+    text = document.read_text()
+    assert text.startswith('# Mine\n\n<!-- story -->\n3 claims: 1 supported, 1 not supported, 1 undecided.\n\n'
+                           '**Recurrence.** ')
+    assert text.endswith('<!-- end story -->\n\nafter\n')
+    assert [line for line in text.splitlines() if line[:1].isdigit()][1:] == [
+        f'{number}. {sign} *{answer}*: The claim of {name}. 12 points (95 % interval 10 to 14). '
+        f'[{name}](docs/results.md#{name})' for number, sign, answer, name in (
+            (1, '✗', 'not supported', 'gates'), (2, '✓', 'supported', 'bottleneck'), (3, '?', 'undecided', 'scaling'))]
+    docs.main(command)
+    assert document.read_text() == text, 'the second time changes nothing'
+    assert docs.main(['--story', str(document), 'docs/results.md', str(tmp_path / 'none')]) == 2
+    assert 'holds no report of a study' in capsys.readouterr().err
+    assert docs.main(['--story', str(document)]) == 2
+
+
 def test_an_index_of_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match='holds no report of a study'):
         report.write_index(tmp_path)
@@ -464,7 +499,8 @@ def test_sections_go_into_a_document_and_are_replaced_there(folder, tmp_path, ca
     assert docs.main([str(document), str(folder)]) == 0
     text = document.read_text()
     assert 'what stood here' not in text
-    assert text.startswith('# Results\n\nbefore\n\n<!-- study:bottleneck -->\n### A fixed vector forgets')
+    assert text.startswith('# Results\n\nbefore\n\n<!-- study:bottleneck -->\n### bottleneck\n\n'
+                           '> A fixed vector forgets')
     assert text.endswith('<!-- end study:bottleneck -->\n\nafter\n')
     assert f'| gru | 60 | {expected("gru", 60, (0, 1, 2))} |' in text
     assert docs.main([str(document), str(folder)]) == 0

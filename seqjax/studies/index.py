@@ -55,17 +55,20 @@ def write_index(folder: pathlib.Path) -> pathlib.Path:
       UserError: none of them has a report.
     """
     folder = pathlib.Path(folder)
-    found = {path.parent.name: json.loads(path.read_text(encoding='utf-8')) for path in folder.glob('*/report.json')}
-    waiting = sorted({path.parent.name for path in folder.glob('*/study.json')} - set(found))
-    if not found:
-        raise UserError(f'--workdir={folder} holds no report of a study; run studies into folders in it first, or '
-                        'write the report of each with --mode=report')
-
-    chapters = told(found)
+    chapters, waiting = read(folder)
     path = folder / 'index.html'
     files.write(folder / 'index.md', markdown(chapters, waiting))
     files.write(path, html(folder, chapters, waiting))
     return path
+
+
+def read(folder: pathlib.Path) -> tuple[list[tuple[Chapter, list[Claim]]], list[str]]:
+    """The story that the reports in a folder tell, and the names of the studies that have no report yet."""
+    found = {path.parent.name: json.loads(path.read_text(encoding='utf-8')) for path in folder.glob('*/report.json')}
+    if not found:
+        raise UserError(f'--workdir={folder} holds no report of a study; run studies into folders in it first, or '
+                        'write the report of each with --mode=report')
+    return told(found), sorted({path.parent.name for path in folder.glob('*/study.json')} - set(found))
 
 
 def told(found: dict[str, Report]) -> list[tuple[Chapter, list[Claim]]]:
@@ -160,3 +163,18 @@ def markdown(chapters: list[tuple[Chapter, list[Claim]]], waiting: list[str]) ->
         parts.append(f'Begun, and without a report yet: {cell(", ".join(waiting))}.\n')
     return '\n'.join([f'# {TITLE}\n', *([tally(chapters) + '\n'] if tally(chapters) else []),
                       grid(['', 'claim', 'answer', 'effect', 'study'], rows), *parts])
+
+
+def told_in_short(chapters: list[tuple[Chapter, list[Claim]]], sections: str) -> str:
+    """The story as a page's beginning: every claim in a sentence, with its answer; `sections` is where each is told."""
+    parts = [tally(chapters)]
+    for chapter, claims in chapters:
+        lines = [f'**{chapter.title}.** {chapter.about}\n']
+        for one in claims:
+            answer = verdict(one.report)
+            found = f'{page.SIGNS[answer.answer]} *{answer.answer}*: ' if answer else ''
+            measured = f' {cell(page.effect(answer))}.' if answer and page.effect(answer) else ''
+            lines.append(f'{one.number}. {found}{cell(claim(one.report))}{measured} '
+                         f'[{cell(one.report["study"])}]({sections}#{one.report["study"]})')
+        parts.append('\n'.join(lines))
+    return '\n\n'.join(parts)

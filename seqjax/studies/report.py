@@ -225,8 +225,8 @@ def brief(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -> d
         'answer': verdict.answer, 'sentence': verdict.sentence, 'unit': verdict.unit,
         **{key: None if math.isnan(value) else value for key, value in (
             ('effect', verdict.effect), ('low', verdict.low), ('high', verdict.high))}}
-    section = [f'### {cell(title(findings))}\n', block(command(findings)), summary(findings), results(table),
-               ' '.join(text for text in (caption(table), spent(findings), *(
+    section = [f'### {findings.name}\n', f'> {cell(title(findings))}\n', block(command(findings)), summary(findings),
+               results(table), ' '.join(text for text in (caption(table), spent(findings), *(
                    f'{key}: {cell(value)}.' for key, value in made.items() if key != 'Versions')) if text) + '\n']
     return {'study': findings.name, 'claim': findings.study.claim, 'source': findings.study.source,
             'verdict': answer, 'state': state(findings), 'form': form(findings), 'seeds': len({

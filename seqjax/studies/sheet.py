@@ -56,8 +56,9 @@ def sheet(findings: Findings) -> Sheet:
               if any(name in row for row in part.rows for name in measures)}
     if keys:
         groups = {key: groups[key] for key in sorted(groups, key=_order(groups))}
-    parts = [*groups.values(), findings.floors, Table.of(findings.study.published)]
-    digits = {name: 0 if _counts(groups.values(), name) else decimals(_sizes(parts, name)) for name in measures}
+    beside = [*findings.floors.rows, *findings.study.published]
+    digits = {name: 0 if _counts(groups.values(), name) else decimals(_sizes(groups.values(), beside, name))
+              for name in measures}
     lines = [_line('result', key, part, measures, digits) for key, part in groups.items()]
     for kind, table in (('floor', findings.floors), ('published', Table.of(findings.study.published))):
         for key, part in table.groups(kind, *keys).items():
@@ -121,9 +122,11 @@ def _counts(parts: Iterable[Table], name: str) -> bool:
     return bool(points) and all(point.mean.is_integer() and not point.std > 0 for point in points)
 
 
-def _sizes(parts: Sequence[Table], name: str) -> list[float]:
-    rows = [row for part in parts for row in part.rows]
-    return [abs(float(row[name])) for row in rows if _finite(row.get(name))]
+def _sizes(parts: Iterable[Table], beside: Sequence[Row], name: str) -> list[float]:
+    """What a column has to write: the means of its lines, for a single seed may be as small as it likes."""
+    points = [point for part in parts for point in [mean(part, name)] if point.count]
+    return [abs(float(size)) for size in (*(point.mean for point in points), *(
+        row[name] for row in beside if _finite(row.get(name))))]
 
 
 def decimals(values: Sequence[float]) -> int:
