@@ -463,9 +463,11 @@ def test_every_study_has_its_place_in_the_story():
 
 
 def test_the_story_goes_into_a_document(tmp_path, capsys):
-    for name, answer in (('scaling', 'undecided'), ('bottleneck', 'supported'), ('gates', 'not supported')):
-        study = made.study(claim=f'The claim of {name}.', seeds=1, verdict=lambda table, answer=answer: Verdict(
-            answer, f'It is {answer}.', 12.0, 10.0, 14.0, 'points'))
+    for name, answer, sentence in (
+            ('scaling', 'undecided', 'It is undecided.'), ('bottleneck', 'supported', 'More rises. (supported)'),
+            ('gates', 'not supported', 'More rises. (supported) Less falls. (not supported) No more. (not supported)')):
+        found = Verdict(answer, sentence, 12.0, 10.0, 14.0, 'points')
+        study = made.study(claim=f'The claim of {name}.', seeds=1, verdict=lambda table, found=found: found)
         report.write(name, study, made.write(tmp_path / 'runs' / name, study, name))
     document = tmp_path / 'README.md'
     document.write_text('# Mine\n\n<!-- story -->\n<!-- end story -->\n\nafter\n')
@@ -477,9 +479,11 @@ def test_the_story_goes_into_a_document(tmp_path, capsys):
                            '**Recurrence.** ')
     assert text.endswith('<!-- end story -->\n\nafter\n')
     assert [line for line in text.splitlines() if line[:1].isdigit()][1:] == [
-        f'{number}. {sign} *{answer}*: The claim of {name}. 12 points (95 % interval 10 to 14). '
-        f'[{name}](docs/results.md#{name})' for number, sign, answer, name in (
-            (1, '✗', 'not supported', 'gates'), (2, '✓', 'supported', 'bottleneck'), (3, '?', 'undecided', 'scaling'))]
+        f'{number}. The claim of {name}. **{answer}**: {why} ([{name}](docs/results.md#{name}))'
+        for number, answer, name, why in (
+            (1, '✗ Not supported', 'gates', 'Less falls.'),
+            (2, '✓ Supported', 'bottleneck', '12 points (95 % interval 10 to 14).'),
+            (3, '? Undecided', 'scaling', '12 points (95 % interval 10 to 14).'))]
     docs.main(command)
     assert document.read_text() == text, 'the second time changes nothing'
     assert docs.main(['--story', str(document), 'docs/results.md', str(tmp_path / 'none')]) == 2

@@ -172,9 +172,19 @@ def told_in_short(chapters: list[tuple[Chapter, list[Claim]]], sections: str) ->
         lines = [f'**{chapter.title}.** {chapter.about}\n']
         for one in claims:
             answer = verdict(one.report)
-            found = f'{page.SIGNS[answer.answer]} *{answer.answer}*: ' if answer else ''
-            measured = f' {cell(page.effect(answer))}.' if answer and page.effect(answer) else ''
-            lines.append(f'{one.number}. {found}{cell(claim(one.report))}{measured} '
-                         f'[{cell(one.report["study"])}]({sections}#{one.report["study"]})')
+            found = '' if answer is None else f' **{page.SIGNS[answer.answer]} {answer.answer.capitalize()}**' + (
+                f': {cell(why(answer))}' if why(answer) else '.')
+            lines.append(f'{one.number}. {cell(claim(one.report))}{found} '
+                         f'([{cell(one.report["study"])}]({sections}#{one.report["study"]}))')
         parts.append('\n'.join(lines))
     return '\n\n'.join(parts)
+
+
+def why(answer: Verdict) -> str:
+    """The effect that supports a claim; of one that is not supported, the first of its parts that decided so."""
+    if answer.answer != 'supported':
+        for part, of_part in page.parts(answer.sentence):
+            if of_part == answer.answer:
+                return part
+    words = page.effect(answer)
+    return f'{words}.' if words else ''

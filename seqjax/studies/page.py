@@ -65,12 +65,17 @@ def answer(verdict: Verdict | None, title: str) -> Markup:
 
 def sentences(text: str) -> Markup:
     """A verdict's sentence; one of several parts, as `study.all_of` puts them together, is a list with a sign each."""
-    *parts, rest = re.split(r'\s*\((supported|not supported|undecided)\)\s*', text)
-    if len(parts) < 2 or rest:
+    marked = parts(text)
+    if not marked:
         return element('p', text)
-    marked = [(element('span', SIGNS[answer], class_='mark', role='img', aria_label=answer), part)
-              for part, answer in zip(parts[::2], parts[1::2])]
-    return element('ul', *(element('li', *both) for both in marked), class_='parts')
+    signs = {answer: element('span', SIGNS[answer], class_='mark', role='img', aria_label=answer) for answer in SIGNS}
+    return element('ul', *(element('li', signs[answer], part) for part, answer in marked), class_='parts')
+
+
+def parts(text: str) -> list[tuple[str, str]]:
+    """The parts of a verdict's sentence, each with its own answer; none where it is in one piece."""
+    *pieces, rest = re.split(r'\s*\((supported|not supported|undecided)\)\s*', text)
+    return [] if rest else list(zip(pieces[::2], pieces[1::2]))
 
 
 def strip(verdict: Verdict) -> Markup:
