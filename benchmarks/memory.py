@@ -37,10 +37,10 @@ def growth(argv: list[str]) -> dict[str, int]:
     batches, ready = plan_batches(experiment, data), prepare(experiment, data.codec)
     learner = ready.learner(100)
     batch = batches.batch(max(range(batches.batches_per_epoch), key=lambda n: sum(batches.shape(n))))
-    step, init = ready.step(learner), jax.jit(learner.init)
+    step = ready.step(learner)
 
     def state():
-        return ready.placement.place_state(init(jax.random.key(0)))
+        return ready.placement.place_state(ready.begin(learner, 0))
 
     def held() -> int:
         """Bytes of parameters after three steps."""

@@ -45,7 +45,7 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     ready = Prepared(experiment, Placement('pmap', devices=jax.devices()[:1]))  # as many as the others use
     learner = ready.learner(1000)
     step = ready.step(learner)
-    state = ready.placement.place_state(jax.jit(learner.init)(jax.random.key(0)))
+    state = ready.placement.place_state(ready.begin(learner, 0))
     pairs = items.batches(shape['rows'], shape['source_length'], shape['target_length'], shape['words'])
     ours = [Batch(source, target, np.ones(len(source), np.float32), np.arange(len(source), dtype=np.int32))
             for source, target in pairs]
@@ -90,7 +90,7 @@ def decode(beam: int, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     sizes = dict(source_size=shape['words'], target_size=shape['words'], source_length=64, target_length=64)
     model = Endless(**fields_of('transformer', shape, dtype) | dict(norm='after'), **sizes)
     (source, _), = items.batches(shape['rows'], shape['source_length'], 2, shape['words'], 1)
-    params = jax.jit(initialise, static_argnums=0)(model, jax.random.key(0))
+    params = initialise(model, 0)
     decoding = Decoding(method='beam', beam_size=beam) if beam > 1 else Decoding()
     run = jax.jit(functools.partial(search, model, decoding=decoding, max_length=shape['target_length']))
 

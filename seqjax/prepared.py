@@ -19,10 +19,23 @@ from seqjax.training.parallel import Placement
 from seqjax.training.step import GradientDescent
 
 
-def initialise(model: Any, rng: jax.Array) -> Any:
+def fresh(model: Any, rng: jax.Array) -> Any:
     """Fresh parameters of a model that knows its sizes; their shapes depend on no batch."""
     tokens = np.ones((1, 2), np.int32)
     return model.init(rng, tokens, tokens)['params']
+
+
+def initialise(model: Any, seed: int) -> Any:
+    """The fresh parameters of a seed, compiled; equal models share the program."""
+    return _initialise(jax.default_backend())(model, jax.random.key(seed))
+
+
+@functools.cache
+def _initialise(backend: str) -> Callable[[Any, jax.Array], Any]:
+    # It runs once, and a draw of random bits for each parameter is long to optimise: the CPU's compiler takes a third
+    # less time so, for the same bits.
+    options = {'xla_backend_optimization_level': 1} if backend == 'cpu' else None
+    return jax.jit(fresh, static_argnums=0, compiler_options=options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,23 +45,22 @@ class Prepared:
     experiment: Experiment
     placement: Placement
 
-    def initialise(self, rng: jax.Array) -> Any:
-        """Fresh parameters."""
-        return initialise(self.experiment.model, rng)
-
     def learner(self, steps: int, batches_per_epoch: int = 1) -> Any:
         """What learns over `steps` updates, of which `batches_per_epoch` see all of the training split.
 
-        It has `init(rng) -> state`, `step(state, batch, axis) -> (state, sums)` and `finish(params, data) -> tables`;
-        a state has `step` and `params`.
+        It has `init(params) -> state`, `step(state, batch, axis) -> (state, sums)` and `finish(params, data) ->
+        tables`; a state has `step` and `params`.
         """
         task, training = self.experiment.task, self.experiment.training
         if self.experiment.optimizer.learner == 'counts':
-            return ExpectationMaximisation(self.experiment.model, self.initialise, batches_per_epoch,
-                                           training.accumulate)
+            return ExpectationMaximisation(self.experiment.model, batches_per_epoch, training.accumulate)
         optimizer, schedule = self.experiment.optimizer.build(steps)
-        return GradientDescent(self.initialise, functools.partial(task.loss, self.experiment.model), optimizer,
-                               schedule, training.seed, training.accumulate)
+        return GradientDescent(functools.partial(task.loss, self.experiment.model), optimizer, schedule, training.seed,
+                               training.accumulate)
+
+    def begin(self, learner: Any, seed: int) -> Any:
+        """The state before the first update, not yet on the devices."""
+        return jax.jit(learner.init)(initialise(self.experiment.model, seed))
 
     def step(self, learner: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
         """The learner's step on the devices: (state, batch) -> (state, sums). A learner may have `constants`, arrays
@@ -57,11 +69,14 @@ class Prepared:
 
     def abstract_params(self) -> Any:
         """The parameters' shapes and shardings, without a value."""
-        return self.placement.abstract(jax.eval_shape(self.initialise, jax.random.key(0)))
+        return self.placement.abstract(self._shapes())
 
     def abstract_state(self, learner: Any) -> Any:
         """The same of the whole state."""
-        return self.placement.abstract(jax.eval_shape(learner.init, jax.random.key(0)))
+        return self.placement.abstract(jax.eval_shape(learner.init, self._shapes()))
+
+    def _shapes(self) -> Any:
+        return jax.eval_shape(functools.partial(fresh, self.experiment.model), jax.random.key(0))
 
 
 def prepare(experiment: Experiment, codec: Codec) -> Prepared:

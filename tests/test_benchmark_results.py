@@ -1,6 +1,5 @@
 """What is made of measurements: FLOPs, batches, ratios, shares, tables."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -19,10 +18,11 @@ def test_model_flops_are_those_of_the_step():
     """The formula against the products that stand in the step; on the paper: 3 times the forward ones."""
     experiment = ours.experiment_of('transformer', SHAPE['words'], ours.fields_of('transformer', SHAPE, 'float32'), 0.1,
                                     None)
-    learner = Prepared(experiment, Placement('pmap')).learner(10)
+    ready = Prepared(experiment, Placement('pmap'))
+    learner = ready.learner(10)
     (source, target), = items.batches(3, 5, 7, 40, count=1)
     batch = Batch(source, target, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
-    state = jax.eval_shape(learner.init, jax.random.key(0))
+    state = ready.abstract_state(learner)
     assert items.model_flops(**SHAPE) == pytest.approx(flops.count(learner.step, state, batch), rel=0.02)
     by_hand = (2 * 3 * 5 * 2 * (4 * 256 + 2 * 384 + 2 * 256) + 2 * 3 * 7 * (2 * (6 * 256 + 2 * 384) + 640)
                + 4 * 3 * 2 * 16 * (25 + 49 + 35))

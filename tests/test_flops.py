@@ -103,11 +103,11 @@ def test_work_that_nobody_uses_is_not_counted():
         def loss(params, batch, rng, step):
             return {'a': (jnp.tanh(batch @ params).sum(), batch[:, 0].sum())}, {}
 
-        return GradientDescent(lambda rng: jnp.zeros((5, 7)), loss, optax.sgd(1.0), lambda t: 1.0, 0, accumulate)
+        return GradientDescent(loss, optax.sgd(1.0), lambda t: 1.0, 0, accumulate)
 
     def flops(accumulate):
         learn = step(accumulate)
-        return count(learn.step, jax.eval_shape(learn.init, None), shape(12, 5))
+        return count(learn.step, jax.eval_shape(learn.init, jnp.zeros((5, 7))), shape(12, 5))
 
     assert flops(1) == flops(3) == 2 * (2 * 12 * 5 * 7), 'the pass that counts first computes no product'
 

@@ -224,9 +224,9 @@ def test_the_learner_moves_running_means_and_leaves_what_nobody_saw():
 
     start = {'w': jnp.float32(1), 'norm': {'running_mean': jnp.array([3.0, 5.0])}}
     for accumulate in (1, 2):
-        learner = GradientDescent(lambda rng: start, loss, optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1)),
-                                  lambda t: 0.1, seed=0, accumulate=accumulate, decay=0.9)
-        state, terms = learner.step(learner.init(None), jnp.array([1.0, 2, 0, 6]))
+        learner = GradientDescent(loss, optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1)), lambda t: 0.1,
+                                  seed=0, accumulate=accumulate, decay=0.9)
+        state, terms = learner.step(learner.init(start), jnp.array([1.0, 2, 0, 6]))
         np.testing.assert_allclose(state.params['norm']['running_mean'], [0.9 * 3 + 0.1 * 3, 5.0], rtol=1e-6)
         assert set(terms) == {'a', 'b', 'gradient_norm', 'learning_rate'}
         np.testing.assert_allclose(state.params['w'], 1 - 0.1 * (9 / 4 + 0.5), rtol=1e-6)

@@ -46,7 +46,7 @@ def make_batch() -> Rows:
                 (np.arange(T) < lengths_B[:, None]).astype(np.float32))
 
 
-def make_params(rng=None):
+def make_params():
     random = np.random.default_rng(1)
     return {'hidden': {'kernel': jnp.asarray(random.normal(size=(D, F)), jnp.float32), 'bias': jnp.zeros(F)},
             'out': {'kernel': jnp.asarray(random.normal(size=(F, V)), jnp.float32), 'bias': jnp.zeros(V)}}
@@ -65,7 +65,7 @@ def loss(params, batch, rng, step):
 
 
 def learner(accumulate=1, loss=loss, optimizer=None):
-    return GradientDescent(make_params, loss, optimizer or optax.sgd(RATE), lambda t: jnp.float32(RATE), seed=3,
+    return GradientDescent(loss, optimizer or optax.sgd(RATE), lambda t: jnp.float32(RATE), seed=3,
                            accumulate=accumulate)
 
 
@@ -96,7 +96,7 @@ def close(ours, theirs, tolerance=TOLERANCE):
 
 
 def run(placement, learn, batch, steps=1):
-    state = placement.place_state(learn.init(jax.random.key(0)))
+    state = placement.place_state(learn.init(make_params()))
     step = placement.step(learn.step)
     for _ in range(steps):
         state, sums = step(state, placement.place_batch(batch))
@@ -141,7 +141,7 @@ def test_the_optimizer_state_is_split_like_its_parameters(optimizer):
     placement = Placement('jit', 'fsdp=2,tensor=2', RULES, jax.devices()[:4])
     learn = learner(optimizer=optimizer)
     one, _ = run(Placement('jit', 'data=1'), learn, make_batch())
-    state = placement.place_state(learn.init(None))
+    state = placement.place_state(learn.init(make_params()))
     before = placement.shardings(state)
     state, _ = placement.step(learn.step)(state, placement.place_batch(make_batch()))
     assert all(x.sharding.is_equivalent_to(s, x.ndim)
@@ -168,7 +168,7 @@ def test_rules_meet_stacked_kernels_at_their_trailing_dimensions_and_may_be_anch
 @pytest.mark.parametrize(('mode', 'mesh'), [('pmap', ''), ('pmap', 'data=2'), ('shard_map', ''), ('jit', 'fsdp=2')])
 def test_the_second_step_does_not_compile(mode, mesh, caplog):
     placement, learn = Placement(mode, mesh, RULES), learner(optimizer=optax.adam(1e-2))
-    state, step = placement.place_state(learn.init(None)), placement.step(learn.step)
+    state, step = placement.place_state(learn.init(make_params())), placement.step(learn.step)
     batch = placement.place_batch(make_batch())
     used = state.params['hidden']['kernel']
     state, _ = step(state, batch)
@@ -181,7 +181,7 @@ def test_the_second_step_does_not_compile(mode, mesh, caplog):
 @pytest.mark.parametrize(('mode', 'mesh'), [('pmap', ''), ('shard_map', 'data=4'), ('jit', 'fsdp=2,tensor=4')])
 def test_a_step_is_lowered_from_shapes(mode, mesh):
     placement, learn = Placement(mode, mesh, RULES), learner(optimizer=optax.adam(1e-2))
-    state = placement.abstract(jax.eval_shape(learn.init, None))
+    state = placement.abstract(jax.eval_shape(learn.init, make_params()))
     memory = placement.memory(placement.step(learn.step), state, make_batch())
     held = sum(4 * np.prod(x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(state))
     rows = sum(x.nbytes for x in make_batch()) / placement.batch_shards
@@ -263,7 +263,7 @@ def test_two_processes_agree_with_one(tmp_path):
     # What two processes saved, one restores on eight devices.
     placement = Placement('jit', 'fsdp=2,tensor=4', RULES)
     with contextlib.closing(Checkpoints(tmp_path / 'checkpoints', keep=1)) as checkpoints:
-        step, state, host = checkpoints.restore(placement.abstract(jax.eval_shape(learner().init, None)))
+        step, state, host = checkpoints.restore(placement.abstract(jax.eval_shape(learner().init, make_params())))
     assert (step, host) == (2, {'from': 'two'})
     close(jax.device_get(state.params), one.params, 4 * TOLERANCE)
 
@@ -280,7 +280,7 @@ def process(port, rank, directory):
         Placement('jit', 'tensor=4')
     placement, batch = Placement('jit', 'data=2,fsdp=2', RULES), make_batch()
     mine = jax.tree.map(lambda x: np.split(x, 2)[int(rank)], batch)
-    state, learn = placement.place_state(learner(2).init(None)), learner(2)
+    state, learn = placement.place_state(learner(2).init(make_params())), learner(2)
     step = placement.step(learn.step)
     for _ in range(2):
         state, sums = step(state, placement.place_batch(mine))
@@ -291,7 +291,7 @@ def process(port, rank, directory):
     params = {f'param{i}': x[0] for i, x in enumerate(jax.tree.leaves(whole))}
     with contextlib.closing(Checkpoints(pathlib.Path(directory, 'checkpoints'), keep=1)) as checkpoints:
         checkpoints.save(2, state, {'from': 'two'}, 1.0)
-        _, again, _ = checkpoints.restore(placement.abstract(jax.eval_shape(learn.init, None)))
+        _, again, _ = checkpoints.restore(placement.abstract(jax.eval_shape(learn.init, make_params())))
     np.savez(pathlib.Path(directory, f'{rank}.npz'), label=label, restored=digest(again) == digest(state), **params,
              **jax.device_get(sums))
 

@@ -20,7 +20,7 @@ from seqjax.experiment import Experiment
 from seqjax.models.contract import shift_right
 from seqjax.models.smt import SMT, tables_of
 from seqjax.models.transformer import Transformer
-from seqjax.prepared import prepare
+from seqjax.prepared import initialise, prepare
 from seqjax.reuse import opened, predict, reopen
 from seqjax.statistical import ibm
 from seqjax.tasks.corpora import Numerals
@@ -48,15 +48,16 @@ def model(**options):
     return SMT(source_size=V, target_size=W, source_length=L, **options)
 
 
-def learner(net, batches=1, accumulate=1):
-    tokens = np.ones((1, 2), np.int32)
-    return ExpectationMaximisation(net, lambda rng: net.init(rng, tokens, tokens)['params'], batches, accumulate)
+def begun(net, batches=1, accumulate=1):
+    """A learner and the state that it begins with."""
+    learn = ExpectationMaximisation(net, batches, accumulate)
+    return learn, learn.init(initialise(net, 0))
 
 
 def fitted(passes, model1_passes, batches=(PAIRS,), **options):
     """Parameters after so many passes, and the negative log likelihood of each pass (of its beginning)."""
-    learn = learner(model(model1_passes=model1_passes, **options), len(batches))
-    state, nll = learn.init(jax.random.key(0)), []
+    learn, state = begun(model(model1_passes=model1_passes, **options), len(batches))
+    nll = []
     step = jax.jit(learn.step)
     for _ in range(passes):
         sums = []
@@ -132,8 +133,7 @@ def test_likelihood_never_falls_and_is_what_is_reported():
     assert (np.diff(nll[:, 0]) < 0).all()
     assert (nll[:, 1] == sum(len(e) + 1 for _, e in PAIRS)).all()
     for passes in (0, 3, 6):
-        params = {k: np.asarray(v) for k, v in (fitted(passes, 4)[0] if passes else learner(model()).init(
-            jax.random.key(0)).params).items()}
+        params = {k: np.asarray(v) for k, v in (fitted(passes, 4)[0] if passes else begun(model())[1].params).items()}
         np.testing.assert_allclose(nll[passes, 0], -likelihood(tables_of(params, 'direct'), PAIRS), rtol=1e-5)
 
 
@@ -143,8 +143,7 @@ def test_a_pass_does_not_depend_on_the_batches():
     parts, parts_nll = fitted(4, 2, cut)
     assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), one, parts))
     np.testing.assert_allclose(parts_nll, one_nll, rtol=1e-5)
-    learn = learner(model(), 2, accumulate=2)
-    state = learn.init(jax.random.key(0))
+    learn, state = begun(model(), 2, accumulate=2)
     state, _ = jax.jit(learn.step)(state, batch_of(PAIRS))
     assert not (np.asarray(state.params['direct_words']) != np.float32(1 / W)).any(), 'no pass has ended yet'
     assert float(state.counts['direct_words'].sum()) == pytest.approx(sum(len(e) for _, e in PAIRS), rel=1e-5)
@@ -233,8 +232,8 @@ def alignment_error(passes, model1_passes, count=600):
     data = task.prepare()
     net = SMT(model1_passes=model1_passes, **task.sizes(data.codec))
     batches = Batches(*data.ids['train'], 100, data.codec.shapes, 0)
-    learn = learner(net, batches.batches_per_epoch)
-    state, step = learn.init(jax.random.key(0)), jax.jit(learn.step)
+    learn, state = begun(net, batches.batches_per_epoch)
+    step = jax.jit(learn.step)
     for n in range(passes * batches.batches_per_epoch):
         state, _ = step(state, batches.batch(n))
     params = jax.device_get(state.params)

@@ -3,7 +3,6 @@
 That every mode has the same gradient, and float64's, is in test_parallel.py.
 """
 
-import dataclasses
 import re
 
 import jax
@@ -15,10 +14,11 @@ import pytest
 from seqjax.training.parallel import Placement
 from seqjax.training.step import GradientDescent, interleave
 
+START = {'w': jnp.zeros(4)}
+
 
 def learner(loss, accumulate=1, optimizer=None):
-    return GradientDescent(lambda rng: {'w': jnp.zeros(4)}, loss, optimizer or optax.sgd(1.0), lambda t: 0.1 * t,
-                           seed=3, accumulate=accumulate)
+    return GradientDescent(loss, optimizer or optax.sgd(1.0), lambda t: 0.1 * t, seed=3, accumulate=accumulate)
 
 
 def test_sums_over_counts_with_terms_of_different_counts():
@@ -30,7 +30,7 @@ def test_sums_over_counts_with_terms_of_different_counts():
 
     x, c, r = np.arange(1.0, 9), np.array([1., 0, 2, 0, 0, 0, 5, 1]), np.array([1., 1, 0, 0, 0, 0, 1, 0])
     for accumulate in (1, 2, 4):
-        state, sums = learner(loss, accumulate).step(learner(loss).init(None), tuple(map(jnp.asarray, (x, c, r))))
+        state, sums = learner(loss, accumulate).step(learner(loss).init(START), tuple(map(jnp.asarray, (x, c, r))))
         np.testing.assert_allclose(state.params['w'], [-(c * x).sum() / c.sum(), -1, 0, 0], rtol=1e-6)
         assert set(sums) == {'a', 'b', 'seen', 'gradient_norm', 'learning_rate'}
         np.testing.assert_allclose(sums['seen'], (36, 8))
@@ -42,9 +42,9 @@ def test_a_term_that_counted_nothing_moves_nothing():
     def loss(params, batch, rng, step):
         return {'a': ((batch * params['w'][0]).sum(), batch.sum()), 'b': (params['w'][1] * 3, jnp.float32(0))}, {}
 
-    state, sums = learner(loss).step(learner(loss).init(None), jnp.ones(4))
+    state, sums = learner(loss).step(learner(loss).init(START), jnp.ones(4))
     np.testing.assert_array_equal(state.params['w'], [-1, 0, 0, 0])
-    state, sums = learner(loss).step(learner(loss).init(None), jnp.zeros(4))
+    state, sums = learner(loss).step(learner(loss).init(START), jnp.zeros(4))
     np.testing.assert_array_equal(state.params['w'], np.zeros(4))
     assert sums['gradient_norm'][0] == 0
 
@@ -54,7 +54,7 @@ def test_updates_are_counted_from_one():
         return {'a': ((batch * params['w'][0]).sum(), batch.sum())}, {'step': (step * 1.0, jnp.float32(1))}
 
     learn = learner(loss)
-    state = learn.init(None)
+    state = learn.init(START)
     assert state.step == 0
     for number in (1, 2, 3):
         state, sums = jax.jit(learn.step)(state, jnp.ones(4))
@@ -69,7 +69,7 @@ def test_the_norm_is_that_before_clipping():
         return {'a': (5 * params['w'][0] * batch.sum(), batch.sum())}, {}
 
     learn = learner(loss, optimizer=optax.chain(optax.clip_by_global_norm(2.0), optax.sgd(1.0)))
-    state, sums = learn.step(learn.init(None), jnp.ones(4))
+    state, sums = learn.step(learn.init(START), jnp.ones(4))
     assert sums['gradient_norm'][0] == 5
     np.testing.assert_allclose(state.params['w'], [-2, 0, 0, 0], rtol=1e-6)
 
@@ -78,7 +78,7 @@ def test_what_is_not_finite_is_shown_and_not_skipped():
     def loss(params, batch, rng, step):
         return {'a': (jnp.log(params['w'][0]) * batch.sum(), batch.sum())}, {}
 
-    state, sums = learner(loss).step(learner(loss).init(None), jnp.ones(4))
+    state, sums = learner(loss).step(learner(loss).init(START), jnp.ones(4))
     assert not np.isfinite(sums['gradient_norm'][0])
     assert not np.isfinite(state.params['w'][0])
 
@@ -113,8 +113,8 @@ def masks(mode, mesh='', accumulate=1, seed=3, steps=1, built_in=False):
         return {'a': ((picked * params).sum(), jnp.float32(1))}, {}
 
     placement = Placement(mode, mesh)
-    learn = GradientDescent(lambda rng: jnp.zeros((B, UNITS)), loss, optax.sgd(1.0), lambda t: 1.0, seed, accumulate)
-    state, out = placement.place_state(learn.init(None)), []
+    learn = GradientDescent(loss, optax.sgd(1.0), lambda t: 1.0, seed, accumulate)
+    state, out = placement.place_state(learn.init(jnp.zeros((B, UNITS)))), []
     step = placement.step(learn.step, *(() if built_in else learn.constants))
     for _ in range(steps):
         before = np.asarray(state.params)
@@ -127,11 +127,12 @@ def masks(mode, mesh='', accumulate=1, seed=3, steps=1, built_in=False):
 def test_the_seed_is_no_part_of_the_program(mode):
     """Runs that differ in their seed share a program; the masks are those of a key that is built in."""
     def program(seed):
-        learn = GradientDescent(lambda rng: jnp.zeros((B, UNITS)), lambda params, batch, rng, step: (
+        learn = GradientDescent(lambda params, batch, rng, step: (
             {'a': ((params * jax.random.bernoulli(rng, 0.5, (B, UNITS))).sum(), jnp.float32(1))}, {}), optax.sgd(1.0),
             lambda t: 1.0, seed)
         placement = Placement(mode, 'data=1')
-        state, batch = placement.place_state(learn.init(None)), placement.place_batch(np.eye(B, dtype=np.float32))
+        state = placement.place_state(learn.init(jnp.zeros((B, UNITS))))
+        batch = placement.place_batch(np.eye(B, dtype=np.float32))
         return [placement.step(learn.step, *constants).lower(state, batch).as_text()
                 for constants in (learn.constants, ())]
 
@@ -162,8 +163,8 @@ def test_the_counting_pass_is_not_computed():
         return {'a': (jnp.tanh(batch @ params['w']).sum(), batch[:, 0].sum())}, {}
 
     def products(accumulate):
-        learn = dataclasses.replace(learner(loss, accumulate), initialise=lambda rng: {'w': jnp.ones((64, 64))})
-        compiled = jax.jit(learn.step).lower(learn.init(None), jnp.ones((64, 64))).compile()
+        learn = learner(loss, accumulate)
+        compiled = jax.jit(learn.step).lower(learn.init({'w': jnp.ones((64, 64))}), jnp.ones((64, 64))).compile()
         return len(re.findall(' = .* (dot|custom-call)[(]', compiled.as_text()))
 
     assert products(2) == products(1) > 0

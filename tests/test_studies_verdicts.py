@@ -72,3 +72,16 @@ def test_short_and_long_sources_are_told_apart():
     assert module.parts([100, 0, 0, 100], np.array([10, 11, 50, 51]), span) == {'short': 100, 'long': 100}
     assert module.parts([50], np.array([30]), span) == {}
     assert module.spans(Reverse(test_length=5)) == (1, 5, 5)
+
+
+def test_of_fixed_vectors_that_all_lose_long_sources_the_best_on_short_ones_is_compared():
+    from experiments.studies.bottleneck import bottleneck
+
+    lines = [{'experiment': 'numerals', 'model': model, 'model.hidden_size': 128, 'training.seed': seed,
+              'short': short + seed, 'long': 0.0, 'held': 1.0}
+             for model, short in (('rnn', 1.0), ('lstm', 98.0), ('gru', 50.0)) for seed in range(3)]
+    lines += [{'experiment': 'numerals', 'model': 'bahdanau', 'model.hidden_size': 64, 'training.seed': seed,
+               'short': 100.0, 'long': 99.0, 'held': 40.0} for seed in range(3)]
+    answer = bottleneck().verdict(Table.of(lines))
+    assert 'above the best fixed vector, lstm.' in answer.sentence
+    assert 'On the shortest the fixed vector is at -1.0 points to it. (supported)' in answer.sentence

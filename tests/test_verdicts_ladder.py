@@ -1,6 +1,5 @@
 """Ladder and prefix: the sizes that they promise, data that was never seen, and what the verdict says in words."""
 
-import jax
 import pytest
 from made_results import ladder, verdict
 
@@ -29,7 +28,7 @@ def sized(name, tmp_path, keep):
 
 
 def parameters(subject):
-    return parameter_count(jax.eval_shape(prepare(subject.composed, subject.codec).initialise, jax.random.key(0)))
+    return parameter_count(prepare(subject.composed, subject.codec).abstract_params())
 
 
 def test_the_networks_of_the_ladder_are_equally_large(tmp_path):

@@ -66,7 +66,7 @@ def at_random(experiment: Experiment) -> tuple:
     ready = prepare(experiment, data.codec)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: np.asarray(rng.normal(0, 1, x.shape), np.float32),
-                          jax.eval_shape(ready.initialise, jax.random.key(0)))
+                          ready.abstract_params())
     evaluator = Evaluator(ready.experiment.task, ready.experiment.model, data.codec, ready.placement)
     return evaluator, ready.placement.place_state(params), data.ids['test'], ready.experiment.decoding
 

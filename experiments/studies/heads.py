@@ -9,7 +9,7 @@ from seqjax.studies.axes import chain, grid, lasting
 from seqjax.studies.evidence import batch_of
 from seqjax.studies.softness import softness
 from seqjax.studies.study import Form, Study, Verdict, all_of, decide
-from seqjax.studies.subject import Subject, untrained
+from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table, difference, log_ratio
 
 __all__ = ['heads']
@@ -28,7 +28,7 @@ def heads(form: Form = 'full') -> Study:
     as large and so, while the softmax is not flat, is the gradient by what made them: the two need not agree.
 
     python launch.py --study=heads [--quick | --smoke]
-    Cost: 24 runs of 400 steps, nine minutes with --workers=2 on two cores; --quick two, an estimate.
+    Cost: 24 runs of 400 steps, nine minutes with --workers=2 on two cores.
     """
     width, steps, rows, widths = {'full': (64, 400, 500, (16, 64, 256)), 'quick': (32, 200, 200, (16, 64)),
                                   'smoke': (8, 3, 10, ())}[form]
@@ -40,8 +40,9 @@ def heads(form: Form = 'full') -> Study:
         source='Vaswani et al. 2017, section 3.2.1 and table 3, rows A',
         expect='Entropy is higher with the scaling (weights are more distinct without it) and the slope of the softmax '
                'greater; the gradient by the projections may be greater without. Heads matter little at this size.',
-        base={'experiment': 'numerals', 'model': 'transformer', 'model.hidden_size': width, 'model.num_layers': 2,
-              'model.feedforward_size': 2 * width, 'task.highest': 99_999 if not small else 9999,
+        base={'experiment': 'numerals', 'model': 'transformer', 'model.hidden_size': width,
+              'model.num_layers': 2 if not small else 1, 'model.feedforward_size': 2 * width,
+              'task.highest': 99_999 if not small else 9999,
               'task.train_size': 10_000 if not small else 60, 'task.buckets': 1,
               'task.max_length': 20 if not small else 12,
               'task.valid_size': 100 if not small else 10, 'task.test_size': rows, 'task.metric': 'loss',
@@ -60,7 +61,7 @@ def heads(form: Form = 'full') -> Study:
 
 def measure(subject: Subject, widths: tuple[int, ...]) -> list[Row]:
     """Scores, and softness after training and before; of one head, also of wider models that nobody trained."""
-    model, seed, test = subject.model, subject.composed.training.seed, subject.summary['test']
+    model, test = subject.model, subject.summary['test']
     batch = batch_of(*first(subject.data.ids['test'], 64))
     before = softness(model, subject.fresh, batch)
     rows: list[Row] = [{'d_k': model.hidden_size // model.num_heads, 'exact_match': test['exact_match'],
@@ -70,7 +71,7 @@ def measure(subject: Subject, widths: tuple[int, ...]) -> list[Row]:
         for width in widths:
             wide = model.clone(hidden_size=width, feedforward_size=2 * width)
             rows.append({'width': width, **{f'{name}_of': value for name, value in softness(
-                wide, untrained(wide, seed), batch).items()}})
+                wide, subject.untrained(wide), batch).items()}})
     return rows
 
 

@@ -37,7 +37,7 @@ def scores(form: Form = 'full') -> Study:
             **lasting(sizes['steps']), 'model.hidden_size': sizes['width'], 'model.num_layers': 1,
             'model.dropout': 0.0, 'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'linear',
             'optimizer.warmup_steps': min(50, sizes['steps'] // 2)}
-    luong = [{'model': 'luong', 'model.cell': 'gru', 'model.bidirectional': True}]
+    luong = [{'model': 'luong', 'model.cell': 'gru', 'model.bidirectional': form != 'smoke'}]
     both = ('current', 'previous')
     if form == 'full':
         axes = chain(cross(luong, grid({'model.score': (*CONTENT, 'location'), 'model.state': both})),
@@ -48,7 +48,7 @@ def scores(form: Form = 'full') -> Study:
         axes = cross(luong, grid({'model.score': ('dot', 'location'), 'model.state': ('current',)}))
         base |= {'task.highest': 9999, 'task.train_size': 5000, 'task.buckets': 1, 'task.max_length': 20}
     else:
-        axes = cross(luong, grid({'model.score': ('general', 'location'), 'model.state': ('previous',)}))
+        axes = cross(luong, grid({'model.score': ('general',), 'model.state': ('previous',)}))
         base |= {'task.highest': 999, 'task.train_size': 100, 'task.valid_size': 10, 'task.buckets': 1,
                  'task.max_length': 16, 'training.batch_size': 16, 'model.input_feeding': False}
     return Study(

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from seqjax.layers.positions import shift, sinusoids
+from seqjax.prepared import initialise
 from seqjax.studies.passes import random_batch
-from seqjax.studies.subject import untrained
 from seqjax.studies.table import Row
 from seqjax.tasks.forced import logits_of
 
@@ -51,7 +51,7 @@ def prefix_order(model: Any, params: Any, length: int, seed: int = 0, rows: int 
 def fresh_prefix_order(model: Any, layers: int, length: int, seed: int = 0) -> float:
     """`prefix_order` of a decoder of so many layers that nobody has trained."""
     model = model.clone(num_layers=layers)
-    return prefix_order(model, untrained(model, seed), length, seed)
+    return prefix_order(model, initialise(model, seed), length, seed)
 
 
 def derangement(length: int, seed: int) -> np.ndarray:

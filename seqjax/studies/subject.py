@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from seqjax.experiment import Experiment
@@ -79,7 +78,11 @@ class Subject:
     @functools.cached_property
     def fresh(self) -> Any:
         """The parameters that its seed begins with."""
-        return untrained(self.model, self.composed.training.seed)
+        return self.untrained(self.model)
+
+    def untrained(self, model: Any) -> Any:
+        """The parameters that the same seed gives another sized model."""
+        return initialise(model, self.composed.training.seed)
 
     @functools.cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -96,11 +99,3 @@ class Subject:
     def floors(self) -> list[dict[str, Any]]:
         """What trivial methods reach on the test split."""
         return floors.scored(self.data.text['train'], self.data.text['test'])
-
-
-_initialise = jax.jit(initialise, static_argnums=0)  # equal models share the program
-
-
-def untrained(model: Any, seed: int) -> Any:
-    """Parameters of a sized model that nobody has trained."""
-    return _initialise(model, jax.random.key(seed))

@@ -5,7 +5,6 @@ pass the parameters stand still, so a pass does not depend on how the data are c
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -38,19 +37,16 @@ class ExpectationMaximisation:
     Args:
       model: has `expect(params, batch) -> (evidence, sums)`, the evidence leading with rows; `collect(counts,
         evidence) -> counts`; `maximise(params, counts, passes) -> params`; and `conclude(params, data)`.
-      initialise: key -> params.
       batches_per_pass: batches after which counts are normalised and start again from 0.
       accumulate: micro-batches to a step; divides every replica's share of the batch.
     """
 
     model: Any
-    initialise: Callable[[jax.Array], Any]
     batches_per_pass: int
     accumulate: int = 1
 
-    def init(self, rng: jax.Array, data: Any = None) -> State:
+    def init(self, params: Any) -> State:
         """The state before the first batch."""
-        params = self.initialise(rng)
         return State(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.zeros_like, params))
 
     def step(self, state: State, batch: Any, axis: str | None = None) -> tuple[State, Sums]:

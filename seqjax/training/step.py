@@ -28,7 +28,6 @@ class GradientDescent:
     """The learner that follows a gradient.
 
     Args:
-      initialise: key -> params.
       loss: (params, batch, rng, step) -> (objective, report), two Sums. Only the objective is optimised. `rng` is None
         where dropout is off; `step` counts updates from 1. A report term that bears the path of a parameter
         ('encoder/norm/running_mean') is what the batch has seen of it, arrays of the parameter's shape: the parameter
@@ -40,7 +39,6 @@ class GradientDescent:
       decay: of running means, an update.
     """
 
-    initialise: Callable[[jax.Array], Any]
     loss: Callable[[Any, Any, jax.Array | None, jax.Array], tuple[Sums, Sums]]
     optimizer: optax.GradientTransformation
     schedule: Callable[[jax.Array], jax.Array]
@@ -48,9 +46,8 @@ class GradientDescent:
     accumulate: int = 1
     decay: float = 0.99
 
-    def init(self, rng: jax.Array, data: Any = None) -> State:
-        """The state before the first update; gradient descent does not look at the data."""
-        params = self.initialise(rng)
+    def init(self, params: Any) -> State:
+        """The state before the first update."""
         return State(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
 
     @property
