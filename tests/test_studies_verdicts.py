@@ -84,4 +84,4 @@ def test_of_fixed_vectors_that_all_lose_long_sources_the_best_on_short_ones_is_c
                'short': 100.0, 'long': 99.0, 'held': 40.0} for seed in range(3)]
     answer = bottleneck().verdict(Table.of(lines))
     assert 'above the best fixed vector, lstm.' in answer.sentence
-    assert 'On the shortest the fixed vector is at -1.0 points to it. (supported)' in answer.sentence
+    assert 'On the shortest of numerals the fixed vector is at -1.0 points to it. (supported)' in answer.sentence

@@ -187,7 +187,8 @@ def verdict(table: Table) -> Verdict:
         gap, short = difference(ours, best, 'long'), difference(best, ours, 'short')
         found += [decide(gap, 30, f'On the longest sources of {task} attention is {gap.mean:.1f} points of exact match '
                                   f'above the best fixed vector, {best.values("model")[0]}.', 'points of exact match'),
-                  decide(short, -5, f'On the shortest the fixed vector is at {short.mean:+.1f} points to it.')]
+                  decide(short, -5, f'On the shortest of {task} the fixed vector is at {short.mean:+.1f} points to '
+                                    'it.')]
         widths = sorted(part.where({'model': 'gru'}).where(forward).values('model.hidden_size'))
         if len(widths) > 1:
             narrow, wide = (part.where({'model': 'gru', 'model.hidden_size': w}).where(forward)

@@ -31,7 +31,7 @@ def exposure(form: Form = 'full') -> Study:
     word is put a third of the way along, and true ones, or the model's own, follow it.
 
     python launch.py --study=exposure [--quick | --smoke]
-    Cost: 27 runs of 400 steps, ten minutes with one worker on one of two cores; --quick some two, an estimate.
+    Cost: 27 runs of 400 steps, ten minutes with one worker on one of two cores.
     """
     sizes = {'full': dict(steps=400, width=32, rows=400), 'quick': dict(steps=200, width=32, rows=200),
              'smoke': dict(steps=4, width=8, rows=12)}[form]

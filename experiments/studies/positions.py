@@ -29,7 +29,7 @@ def positions(form: Form = 'full') -> Study:
     encoding. Learned positions of places beyond the training lengths are there and untrained.
 
     python launch.py --study=positions [--quick | --smoke]
-    Cost: 36 runs of 700 steps, estimated at ten minutes on two idle cores with --workers=2; --quick two.
+    Cost: 36 runs of 700 steps, ten minutes on two cores with --workers=2, beside other work.
     """
     longest, steps, rows, layers = {'full': (8, 700, 400, 2), 'quick': (6, 250, 120, 2), 'smoke': (4, 3, 12, 1)}[form]
     small = form == 'smoke'

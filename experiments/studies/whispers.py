@@ -27,7 +27,7 @@ def whispers(form: Form = 'full') -> Study:
     many parameters in all (a chance that one layer might learn the few maps of six words by heart is left to it).
 
     python launch.py --study=whispers [--quick | --smoke]
-    Cost: 27 runs of 600 to 1,800 steps, estimated at ten minutes on two idle cores with --workers=2; --quick at two.
+    Cost: 27 runs of 600 to 1,800 steps, estimated at ten minutes on two idle cores with --workers=2.
     """
     steps = {'full': 600, 'quick': 300, 'smoke': 3}[form]
     far = {'full': 60, 'quick': 30, 'smoke': 6}[form]
