@@ -27,14 +27,16 @@ def whispers(form: Form = 'full') -> Study:
     many parameters in all (a chance that one layer might learn the few maps of six words by heart is left to it).
 
     python launch.py --study=whispers [--quick | --smoke]
-    Cost: 27 runs of 600 to 1,800 steps, estimated at ten minutes on two idle cores with --workers=2.
+    Cost: 27 runs of 600 to 1,800 steps, some five minutes on two cores with --workers=2.
     """
     steps = {'full': 600, 'quick': 300, 'smoke': 3}[form]
     far = {'full': 60, 'quick': 30, 'smoke': 6}[form]
     chains = [{'model': model} for model in ('rnn', 'gru')]
     attention = [{'model': 'bahdanau'}]
     recall = {'task.kind': 'recall', 'task.length': far, 'task.max_length': far + 2}
-    voices = {'task.kind': 'witnesses', 'task.length': 20 if form == 'full' else 10, 'task.max_length': 22}
+    most = 20 if form == 'full' else 10
+    # A witness is two tokens, who and what.
+    voices = {'task.kind': 'witnesses', 'task.length': most, 'task.max_length': 2 * most + 2}
     # As many parameters in the layers: twice 4 D^2 + 2 D F (and biases) against once.
     links = cross([{'task.kind': 'hops', 'task.hops': 2, 'task.symbols': 6, 'task.max_length': 12,
                     'task.train_size': 40_000, 'model': 'decoderonly', 'model.prefix_mask': 'prefix',
