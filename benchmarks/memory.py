@@ -40,7 +40,7 @@ def growth(argv: list[str]) -> dict[str, int]:
     step = ready.step(learner)
 
     def state():
-        return ready.placement.place_state(ready.begin(learner, 0))
+        return ready.placement.place_state(ready.begin(learner))
 
     def held() -> int:
         """Bytes of parameters after three steps."""

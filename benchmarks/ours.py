@@ -45,7 +45,7 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     ready = Prepared(experiment, Placement('pmap', devices=jax.devices()[:1]))  # as many as the others use
     learner = ready.learner(1000)
     step = ready.step(learner)
-    state = ready.placement.place_state(ready.begin(learner, 0))
+    state = ready.placement.place_state(ready.begin(learner))
     pairs = items.batches(shape['rows'], shape['source_length'], shape['target_length'], shape['words'])
     ours = [Batch(source, target, np.ones(len(source), np.float32), np.arange(len(source), dtype=np.int32))
             for source, target in pairs]

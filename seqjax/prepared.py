@@ -32,8 +32,8 @@ def initialise(model: Any, seed: int) -> Any:
 
 @functools.cache
 def _initialise(backend: str) -> Callable[[Any, jax.Array], Any]:
-    # It runs once, and a draw of random bits for each parameter is long to optimise: the CPU's compiler takes a third
-    # less time so, for the same bits.
+    # It runs once, and a draw of random bits for each parameter is long to optimise: with less effort the CPU's
+    # compiler is done sooner. The last bit of a number may be another.
     options = {'xla_backend_optimization_level': 1} if backend == 'cpu' else None
     return jax.jit(fresh, static_argnums=0, compiler_options=options)
 
@@ -58,9 +58,9 @@ class Prepared:
         return GradientDescent(functools.partial(task.loss, self.experiment.model), optimizer, schedule, training.seed,
                                training.accumulate)
 
-    def begin(self, learner: Any, seed: int) -> Any:
+    def begin(self, learner: Any) -> Any:
         """The state before the first update, not yet on the devices."""
-        return jax.jit(learner.init)(initialise(self.experiment.model, seed))
+        return jax.jit(learner.init)(initialise(self.experiment.model, self.experiment.training.seed))
 
     def step(self, learner: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
         """The learner's step on the devices: (state, batch) -> (state, sums). A learner may have `constants`, arrays

@@ -127,7 +127,7 @@ def begin(ready: Prepared, learner: Any, checkpoints: Checkpoints, init_from: st
     if restored is not None:
         _, state, host = restored
         return state, History(**host)
-    state = ready.begin(learner, ready.experiment.training.seed)
+    state = ready.begin(learner)
     if init_from is not None:
         state = state._replace(params=take_over(state.params, init_from, say))
     return ready.placement.place_state(state), History()

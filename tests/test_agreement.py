@@ -71,7 +71,7 @@ def trained(model, mode, mesh, accumulate, task=(), **options):
     ready = prepare(spread, prepared.codec)
     learner = ready.learner(9)
     step = ready.placement.step(learner.step)
-    state = ready.begin(learner, 0)
+    state = ready.begin(learner)
     if counts(model):  # begins with tables that know nothing, of which one pass leaves some as they are
         rng = np.random.default_rng(0)
         state = state._replace(params=jax.tree.map(lambda x: x * rng.uniform(0.5, 1.5, x.shape).astype(x.dtype),
@@ -177,7 +177,7 @@ def nll_by_row(model, mode, mesh, accumulate, steps=1):
 
     learner = dataclasses.replace(ready.learner(9), loss=loss)
     step = ready.placement.step(learner.step)
-    state = ready.placement.place_state(ready.begin(learner, 0))
+    state = ready.placement.place_state(ready.begin(learner))
     same = Batch(*(np.repeat(x[:1], 8, axis=0) for x in batch[:3]), np.arange(8, dtype=np.int32))
     found = []
     for _ in range(steps):

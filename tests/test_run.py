@@ -295,7 +295,7 @@ def test_plan(tmp_path, monkeypatch, capsys, parallel, mesh, whole):
         'training', batch_size=8, parallel=parallel, mesh=mesh).replace('decoding', batch_size=8)
     counts = plan(experiment, say=lambda text: None)
     ready = prepare(experiment, experiment.task.prepare().codec)
-    state = ready.placement.place_state(ready.begin(ready.learner(9), 0))
+    state = ready.placement.place_state(ready.begin(ready.learner(9)))
     real = {'parameters': sum(leaf.size for leaf in jax.tree.leaves(state.params)),
             'parameter_bytes': held(state.params), 'state_bytes': held(state)}
     assert {name: counts[name] for name in real} == real

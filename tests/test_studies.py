@@ -1,5 +1,6 @@
 """Every study of the catalogue: its forms are sound, and its shortest one runs from the command to the report."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -34,6 +35,15 @@ def test_forms(name):
         assert study.expect
         sizes[form] = len(trials.jobs(study))
     assert sizes['smoke'] <= sizes['quick'] <= sizes['full']
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_what_is_evaluated_fits(name):
+    """The lengths that a form gives hold its own test data; the smoke form shows nothing of the others."""
+    study = catalogue.load('study', name)
+    tasks = {job.recipe.experiment.task for form in ('full', 'quick') for job in trials.jobs(study(form))}
+    for task in tasks:
+        dataclasses.replace(task, train_size=min(task.train_size, 500)).prepare()
 
 
 @pytest.mark.parametrize('name', STUDIES)

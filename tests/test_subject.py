@@ -28,11 +28,10 @@ def test_what_is_read_of_a_run(tmp_path):
 def test_fresh_parameters_are_those_of_the_seed(tmp_path):
     subject = Subject(tmp_path, bigrams(), trained=False)
     tokens = np.ones((1, 2), np.int32)
-    seed = subject.composed.training.seed
-    expected = jax.jit(subject.model.init)(jax.random.key(seed), tokens, tokens)['params']
+    expected = jax.jit(subject.model.init)(jax.random.key(subject.composed.training.seed), tokens, tokens)['params']
     # Compiled with another effort, so not to the last bit; to the last bit those that a run begins with.
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), subject.fresh, expected)
-    begun = subject.ready.begin(subject.ready.learner(9), seed)
+    begun = subject.ready.begin(subject.ready.learner(9))
     jax.tree.map(np.testing.assert_array_equal, subject.fresh, begun.params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(subject.params), jax.device_get(subject.fresh))
     other = initialise(subject.model, 5)

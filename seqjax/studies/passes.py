@@ -40,7 +40,7 @@ def stepping(subject: Subject, batch: Batch) -> Call:
     ready = subject.ready
     learner = ready.learner(1000)
     step = ready.placement.step(learner.step)
-    state = [ready.placement.place_state(ready.begin(learner, 0))]
+    state = [ready.placement.place_state(ready.begin(learner))]
     placed = ready.placement.place_batch(batch)
 
     def once() -> Any:
