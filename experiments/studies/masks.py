@@ -32,8 +32,9 @@ def masks(form: Form = 'full') -> Study:
     width, steps, rows, columns = {'full': (64, 400, 500, (0, 4, 16, 64)), 'quick': (32, 200, 200, (0, 16)),
                                    'smoke': (8, 3, 10, (0, 4))}[form]
     small = form == 'smoke'
-    encoder = {'model': 'transformer', 'model.num_layers': 2}
-    stack = {'model': 'decoderonly', 'model.num_layers': 4 if not small else 1}
+    layers = 2 if form == 'full' else 1  # of encoder and decoder each
+    encoder = {'model': 'transformer', 'model.num_layers': layers}
+    stack = {'model': 'decoderonly', 'model.num_layers': 2 * layers if not small else 1}
     axes = [encoder, encoder | OFF, encoder | PADDED, *(stack | {'model.prefix_mask': mask} for mask in (
         'causal', 'prefix'))]
     return Study(
