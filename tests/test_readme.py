@@ -4,12 +4,13 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 
 import pytest
 from tiny import ROOT, launch
 
 from seqjax import plan, reuse, run, rundir
-from seqjax.studies import command
+from seqjax.studies import command, docs
 
 DOCUMENTS = [path for path in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(ROOT.glob('docs/*.md')))
              if path.exists()]
@@ -80,3 +81,13 @@ def test_the_notebook_runs():
         for line in block.splitlines():
             if re.match('(from|import) (seqjax|experiments)', line):
                 exec(line, {})
+
+
+def test_the_story_is_that_of_the_results(tmp_path):
+    """What the README tells first is what the sections of docs/results.md say."""
+    copy = tmp_path / 'README.md'
+    copy.write_text(README, encoding='utf-8')
+    (tmp_path / 'docs').mkdir()
+    shutil.copy(ROOT / 'docs' / 'results.md', tmp_path / 'docs')
+    docs.story(copy, tmp_path / 'docs' / 'results.md')
+    assert copy.read_text(encoding='utf-8') == README, 'python -m seqjax.studies.docs --story README.md docs/results.md'

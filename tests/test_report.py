@@ -463,15 +463,21 @@ def test_every_study_has_its_place_in_the_story():
 
 
 def test_the_story_goes_into_a_document(tmp_path, capsys):
+    folders = []
     for name, answer, sentence in (
             ('scaling', 'undecided', 'It is undecided.'), ('bottleneck', 'supported', 'More rises. (supported)'),
             ('gates', 'not supported', 'More rises. (supported) Less falls. (not supported) No more. (not supported)')):
         found = Verdict(answer, sentence, 12.0, 10.0, 14.0, 'points')
-        study = made.study(claim=f'The claim of {name}.', seeds=1, verdict=lambda table, found=found: found)
-        report.write(name, study, made.write(tmp_path / 'runs' / name, study, name))
-    document = tmp_path / 'README.md'
+        study = made.study(claim=f'The d_k of {name}.', seeds=1, verdict=lambda table, found=found: found)
+        folders.append(report.write(name, study, made.write(tmp_path / 'runs' / name, study, name)).parent)
+    document, sections = tmp_path / 'README.md', tmp_path / 'docs' / 'results.md'
     document.write_text('# Mine\n\n<!-- story -->\n<!-- end story -->\n\nafter\n')
-    command = ['--story', str(document), str(tmp_path / 'docs' / 'results.md'), str(tmp_path / 'runs')]
+    sections.parent.mkdir()
+    sections.write_text('# Results\n')
+    command = ['--story', str(document), str(sections)]
+    assert docs.main(command) == 2
+    assert 'holds no section of a study' in capsys.readouterr().err
+    docs.insert(sections, folders)
     assert docs.main(command) == 0
     assert capsys.readouterr().out == f'{document}: gates, bottleneck, scaling\n'
     text = document.read_text()
@@ -479,15 +485,15 @@ def test_the_story_goes_into_a_document(tmp_path, capsys):
                            '**Recurrence.** ')
     assert text.endswith('<!-- end story -->\n\nafter\n')
     assert [line for line in text.splitlines() if line[:1].isdigit()][1:] == [
-        f'{number}. The claim of {name}. **{answer}**: {why} ([{name}](docs/results.md#{name}))'
+        f'{number}. The d\\_k of {name}. **{answer}**: {why} ([{name}](docs/results.md#{name}))'
         for number, answer, name, why in (
             (1, '✗ Not supported', 'gates', 'Less falls.'),
             (2, '✓ Supported', 'bottleneck', '12 points (95 % interval 10 to 14).'),
             (3, '? Undecided', 'scaling', '12 points (95 % interval 10 to 14).'))]
     docs.main(command)
     assert document.read_text() == text, 'the second time changes nothing'
-    assert docs.main(['--story', str(document), 'docs/results.md', str(tmp_path / 'none')]) == 2
-    assert 'holds no report of a study' in capsys.readouterr().err
+    assert docs.main(['--story', str(document), str(tmp_path / 'none.md')]) == 2
+    assert f'{tmp_path}/none.md is not there' in capsys.readouterr().err
     assert docs.main(['--story', str(document)]) == 2
 
 

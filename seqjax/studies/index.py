@@ -163,28 +163,3 @@ def markdown(chapters: list[tuple[Chapter, list[Claim]]], waiting: list[str]) ->
         parts.append(f'Begun, and without a report yet: {cell(", ".join(waiting))}.\n')
     return '\n'.join([f'# {TITLE}\n', *([tally(chapters) + '\n'] if tally(chapters) else []),
                       grid(['', 'claim', 'answer', 'effect', 'study'], rows), *parts])
-
-
-def told_in_short(chapters: list[tuple[Chapter, list[Claim]]], sections: str) -> str:
-    """The story as a page's beginning: every claim in a sentence, with its answer; `sections` is where each is told."""
-    parts = [tally(chapters)]
-    for chapter, claims in chapters:
-        lines = [f'**{chapter.title}.** {chapter.about}\n']
-        for one in claims:
-            answer = verdict(one.report)
-            found = '' if answer is None else f' **{page.SIGNS[answer.answer]} {answer.answer.capitalize()}**' + (
-                f': {cell(why(answer))}' if why(answer) else '.')
-            lines.append(f'{one.number}. {cell(claim(one.report))}{found} '
-                         f'([{cell(one.report["study"])}]({sections}#{one.report["study"]}))')
-        parts.append('\n'.join(lines))
-    return '\n\n'.join(parts)
-
-
-def why(answer: Verdict) -> str:
-    """The effect that supports a claim; of one that is not supported, the first of its parts that decided so."""
-    if answer.answer != 'supported':
-        for part, of_part in page.parts(answer.sentence):
-            if of_part == answer.answer:
-                return part
-    words = page.effect(answer)
-    return f'{words}.' if words else ''
