@@ -64,21 +64,21 @@ def test_softmax_in_half_precision_is_computed_in_float32():
 def test_scores_are_scaled_by_the_root_of_the_key_width():
     """By hand: d_k = 4, q.k1 = 2 ln 3, q.k2 = 0, so the weights are 3/4 and 1/4."""
     q = jnp.ones((1, 1, 1, 4))
-    k = jnp.stack([jnp.full((1, 4), np.log(3) / 2), jnp.zeros((1, 4))])[None]
-    v = jnp.array([1.0, 5.0])[None, :, None, None]
+    k = jnp.stack([jnp.full(4, np.log(3) / 2), jnp.zeros(4)])[None, None]
+    v = jnp.array([1.0, 5.0])[None, None, :, None]
     context, weights = dot_product_attention(q, k, v, jnp.ones((1, 1, 2), bool))
     np.testing.assert_allclose(weights.ravel(), [0.75, 0.25], rtol=1e-6)
     np.testing.assert_allclose(context.ravel(), [0.75 * 1 + 0.25 * 5], rtol=1e-6)
 
 
 def test_dot_product_attention_is_equation_1_for_each_row_and_head():
-    q, k, v = normal(B, T, H, 3), normal(B, S, H, 3, seed=1), normal(B, S, H, 3, seed=2)
+    q, k, v = normal(B, H, T, 3), normal(B, H, S, 3, seed=1), normal(B, H, S, 3, seed=2)
     context, weights = dot_product_attention(q, k, v, MASK[:, None])
     for b, length in enumerate(LENGTHS):
         for h in range(H):
-            expected, shares = reference.attention(*(x[b, :n, h].astype(np.float64) for x, n in (
+            expected, shares = reference.attention(*(x[b, h, :n].astype(np.float64) for x, n in (
                 (q, T), (k, length), (v, length))))
-            np.testing.assert_allclose(context[b, :, h], expected, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(context[b, h], expected, rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(weights[b, h, :, :length], shares, rtol=1e-4, atol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_self_attention_equals_numpy_head_by_head():
     params = randomised(layer, x, MASK[:, None])
     (out, kept), weights = apply(layer, params, x, MASK[:, None])
     for ours, kernel in zip(kept, np.moveaxis(np.asarray(params['query_key_value']), 1, 0)[1:], strict=True):
-        np.testing.assert_allclose(ours, (x @ kernel).reshape(B, S, H, -1), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(ours, (x @ kernel).reshape(B, S, H, -1).swapaxes(1, 2), rtol=1e-5, atol=1e-5)
     for b, length in enumerate(LENGTHS):
         expected, shares = reference.self_attention(reference.float64(params), x[b, :length].astype(np.float64), H)
         np.testing.assert_allclose(out[b, :length], expected, rtol=1e-4, atol=1e-5)
@@ -108,7 +108,7 @@ def test_cross_attention_on_projected_memory_equals_numpy():
     project = MemoryProjection(num_layers=3, num_heads=H)
     projection = randomised(project, memory)
     keys, values = jax.jit(project.apply)({'params': projection}, memory)
-    assert keys.shape == values.shape == (3, B, S, H, D // H)
+    assert keys.shape == values.shape == (3, B, H, S, D // H)
     keys, values = np.asarray(keys), np.asarray(values)
     layer = CrossAttention(H)
     params = randomised(layer, x, keys[0], values[0], MASK)
@@ -143,13 +143,14 @@ def test_self_attention_is_permutation_equivariant():
     assert np.abs(out[:, order] - out).max() > 0.1, 'equal rows prove nothing'
 
 
-def test_a_cache_is_written_at_each_rows_position_in_its_layer_only():
+def test_a_cache_is_written_at_the_slots_of_each_row():
     layer, x = SelfAttention(H), normal(B, 2, D)
     params = randomised(layer, x, np.ones((1, 1, 2), bool))
-    keys, values = normal(3, B, 6, H, D // H, seed=1), normal(3, B, 6, H, D // H, seed=2)
+    keys, values = normal(B, H, 6, D // H, seed=1), normal(B, H, 6, D // H, seed=2)
     position = jnp.array([0, 3, 5])  # the last row's second token lies behind the cache's end and is dropped
-    mask = jnp.arange(6) <= (position[:, None] + jnp.arange(2))[:, :, None]
-    cache = jnp.asarray(keys), jnp.asarray(values), 1, position
+    slots = position[:, None] + jnp.arange(2)
+    mask = jnp.arange(6) <= slots[:, :, None]
+    cache = jnp.asarray(keys), jnp.asarray(values), slots
     (_, (new_keys, new_values)), _ = apply(layer, params, x, mask, cache)
     _, W_K, W_V = np.moveaxis(np.asarray(params['query_key_value']), 1, 0)
     for old, new, W in ((keys, new_keys, W_K), (values, new_values, W_V)):
@@ -157,7 +158,7 @@ def test_a_cache_is_written_at_each_rows_position_in_its_layer_only():
         for b, start in enumerate(position):
             for t in range(2):
                 if start + t < 6:
-                    expected[1, b, start + t] = (x[b, t] @ W).reshape(H, -1)
+                    expected[b, :, start + t] = (x[b, t] @ W).reshape(H, -1)
         np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -166,7 +167,7 @@ def test_dropped_weights_are_neither_shown_nor_renormalised():
     x, rate = np.zeros((1, 200, D), np.float32), 0.25
     layer = CrossAttention(H, dropout=rate)
     params = {'query': np.zeros((D, D), np.float32), 'output': np.eye(D, dtype=np.float32)}
-    keys, mask = np.ones((1, S, H, D // H), np.float32), np.ones((1, S), bool)
+    keys, mask = np.ones((1, H, S, D // H), np.float32), np.ones((1, S), bool)
 
     @jax.jit
     def both(key):

@@ -21,8 +21,13 @@ class Toy:
     none.
     """
 
+    branches = False
+
     def apply(self, variables, *args, method):
         return getattr(self, method)(variables['params'], *args)
+
+    def unstacked(self, params, memory):
+        return params, memory
 
     def encode(self, params, source_BS):
         return {'kind_B': source_BS[:, 0], 'mask_1BS': (source_BS != PAD)[None], 'one': jnp.float32(1)}

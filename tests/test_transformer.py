@@ -62,6 +62,18 @@ def test_cached_decoding_equals_all_at_once(fields):
     checks.cached_decoding_equals_all_at_once(compiled(**fields))
 
 
+@pytest.mark.parametrize('fields', [dict(positions=positions, norm=norm, num_layers=layers) for positions, norm, layers
+                                    in (('sinusoidal', 'before', 2), ('none', 'after', 3), ('learned', 'before', 2),
+                                        ('rotary', 'after', 2), ('alibi', 'before', 2), ('t5', 'before', 8))], ids=name)
+def test_hypotheses_that_branch_equal_their_own_past(fields):
+    checks.hypotheses_that_branch_equal_their_own_past(compiled(**fields))
+
+
+@pytest.mark.parametrize('fields', [dict(norm='before'), dict(norm='after', positions='t5', tie='all')], ids=name)
+def test_beams_are_those_of_rows_of_their_own(fields):
+    checks.beams_are_those_of_rows_of_their_own(compiled(**fields))
+
+
 def test_every_leaf_of_the_carry_has_one_batch_axis():
     run = compiled()
 
@@ -71,7 +83,7 @@ def test_every_leaf_of_the_carry_has_one_batch_axis():
             lambda memory: run.model.apply({'params': run.params}, memory, 7, method='start'), memory))
 
     differ = [[a for a, b in zip(x.shape, y.shape) if a != b] for x, y in zip(leaves(3), leaves(5))]
-    assert differ == [[3]] * 3
+    assert differ == [[3]] * 5
 
 
 @pytest.mark.parametrize('fields', [dict(norm=norm) for norm in NORMS] + SWITCHED[0:3:2], ids=name)
@@ -239,7 +251,7 @@ def test_bfloat16_computes_in_half_precision_and_keeps_parameters_and_logits_in_
     memory = half.encode(half.params, SOURCE)
     assert memory['keys'].dtype == memory['values'].dtype == jnp.bfloat16
     carry = jax.eval_shape(lambda: half.model.apply({'params': half.params}, memory, 7, method='start'))
-    assert carry['keys'].dtype == carry['values'].dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in (*carry['keys'], *carry['values'])} == {jnp.dtype(jnp.bfloat16)}
     logits, exact = half.full(half.params, SOURCE, TOKENS), single.full(half.params, SOURCE, TOKENS)
     assert logits.dtype == jnp.float32
     error = np.abs(logits - exact)[:3].max() / np.abs(exact).max()

@@ -7,10 +7,12 @@ from experiments.studies import ladder as ladders
 from experiments.studies import prefix as prefixes
 from seqjax import catalogue
 from seqjax.data import numerals
+from seqjax.errors import UserError
 from seqjax.prepared import parameter_count, prepare
 from seqjax.studies import trials
 from seqjax.studies.passes import random_batch, step_flops
 from seqjax.studies.subject import Subject
+from seqjax.studies.table import Table
 from seqjax.tasks.corpora import Numerals
 
 
@@ -18,6 +20,35 @@ def test_the_sentence_says_who_loses_more():
     sentence = verdict('ladder', ladder()).sentence
     assert 'in a range that was left out, the statistical system loses 60.0 points, they lose 40.0.' in sentence
     assert 'beyond the longest number, the statistical system loses 95.0 points, they lose 90.0.' in sentence
+
+
+def test_on_text_the_share_of_bleu_that_is_lost_counts():
+    rows = [{'model': model, 'training.seed': seed, 'bleu_lowercase': home + seed, 'bleu_tales': (home + seed) * share}
+            for model, home, share in (('smt', 20.0, 0.5), ('gru', 10.0, 0.1), ('bahdanau', 30.0, 0.2),
+                                       ('transformer', 30.0, 0.2)) for seed in range(3)]
+    found = ladders.verdict(Table.of(rows), ('tales',), 'bleu_lowercase')
+    assert found.answer == 'not supported'
+    assert found.effect == pytest.approx(10.0)
+    assert 'on tales, the statistical system loses 50.0 % of its BLEU, they lose 80.0. (not' in found.sentence
+    more = ladders.verdict(Table.of([row if row['model'] != 'smt' else row | {'bleu_tales': 1.0} for row in rows]),
+                           ('tales',), 'bleu_lowercase')
+    assert more.answer == 'supported'
+
+
+def test_other_text_is_read_by_columns_drawn_evenly_and_refused_in_a_line(tmp_path):
+    rows = [(f'wort {i}', f'word {i}') for i in range(40)] + [('lang ' * 31, 'long'), ('', 'nothing')]
+    (tmp_path / 'tales.tsv').write_text(''.join(f'{target}\t{source}\n' for source, target in rows))
+    found = ladders.elsewhere(f'{tmp_path}/tales.tsv:2,1', 30)
+    sources, targets = found['tales']
+    assert len(set(sources)) == 30
+    assert all((source, target) in rows[:40] for source, target in zip(sources, targets))
+    assert max(sources.index(source) != rows.index((source, target)) for source, target in zip(sources, targets))
+    assert len(ladders.elsewhere(f'{tmp_path}/tales.tsv:2,1', 100)['tales'][0]) == 40
+    assert ladders.elsewhere('', 5) == {}
+    for words, reason in ((f'{tmp_path}/tales.tsv {tmp_path}/tales.tsv', 'two files tales'),
+                          (f'{tmp_path}/tales.tsv:2', 'no two columns'), (f'{tmp_path}/none.tsv', 'does not exist')):
+        with pytest.raises(UserError, match=reason):
+            ladders.elsewhere(words, 5)
 
 
 def sized(name, tmp_path, keep):
@@ -63,8 +94,8 @@ def test_domains_were_never_seen():
     left = numerals.splits('digits', 'digits', ladders.HIGHEST, 3000, 100, 100, left_out=ladders.HOLE)
     seen = {int(line.replace(' ', '')) for sources, _ in left.values() for line in sources}
     assert not any(ladders.HOLE[0] <= n <= ladders.HOLE[1] for n in seen)
-    away = ladders.abroad(Numerals(), 50)
-    assert away == ladders.abroad(Numerals(), 50)
+    away = ladders.numbers(Numerals(), 50)
+    assert away == ladders.numbers(Numerals(), 50)
     low, beyond = (sources for sources, _ in away.values())
     assert all(line.split()[0].partition('-')[0] in ('thirty', 'forty') for line in low)
     assert all('hundred' in line.partition(' thousand')[0] for line in beyond)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax.decoding.options import Decoding
+from seqjax.decoding.search import search
 from seqjax.models.transformer import Transformer
 
 # Two layers, a vocabulary that both sides may share.
@@ -87,9 +89,7 @@ def cached_decoding_equals_all_at_once(run):
     chunked = check(check(start, np.full(4, 0), 2), np.full(4, 2), 2)
     check(chunked, np.full(4, 4), 1)
     position_B = np.array([3, 0, 1, 2])
-    mixed = {'position': jnp.asarray(position_B, jnp.int32)} | {
-        key: jnp.stack([carries[p][key][:, row] for row, p in enumerate(position_B)], axis=1)
-        for key in ('keys', 'values')}
+    mixed = jax.tree.map(lambda *leaves: jnp.stack([leaves[p][row] for row, p in enumerate(position_B)]), *carries)
     check(check(mixed, position_B, 1), position_B + 1, 1)
     check(mixed, position_B, 2)
     assert np.ptp(full, axis=1).min() > 1e-4, 'logits that do not change with the prefix prove nothing'
@@ -137,3 +137,40 @@ def every_parameter_has_a_finite_gradient(run):
         stacked = path[0].key in ('encoder', 'decoder')
         for layer in leaf if stacked else [leaf]:
             assert np.abs(layer).max() > 0, path
+
+
+def hypotheses_that_branch_equal_their_own_past(run, places=3):
+    """Hypotheses of a row go on from one another at random; each one's logits are those of its own words so far."""
+    rng = np.random.default_rng(0)
+    memory, L = run.encode(run.params, SOURCE), 5
+    carry = run.model.apply({'params': run.params}, memory, L, places, method='start')
+    follow = jax.jit(run.model.follow)
+    prefix = np.ones((4, places, 1), np.int32)
+    crossed = False
+    for step in range(L):
+        logits, carry = run.decode(run.params, prefix[:, :, -1], memory, carry)
+        full = [run.decode(run.params, np.pad(prefix[:, place], ((0, 0), (0, L - 1 - step))), memory)[0]
+                for place in range(places)]
+        expected = np.stack(full, axis=1)[:, :, step]
+        np.testing.assert_allclose(logits[:3], expected[:3], rtol=1e-4, atol=1e-4)
+        assert np.ptp(expected[:3], axis=1).min() > 1e-6 or step == 0, 'hypotheses that are alike prove nothing'
+        parent = rng.integers(0, places, (4, places))
+        crossed |= step > 0 and (parent != np.arange(places)).any()
+        carry = follow(carry, parent)
+        prefix = np.take_along_axis(prefix, parent[:, :, None], axis=1)
+        prefix = np.concatenate([prefix, rng.permuted(np.tile(np.arange(3, 13), (4, 1)), axis=1)[:, :places, None]], 2)
+    assert crossed
+
+
+def beams_are_those_of_rows_of_their_own(run):
+    """The beam whose hypotheses share the cache of their row finds what one finds that copies rows."""
+    alone = type('Alone', (type(run.model),), {'branches': False})(**(SIZES | {
+        name: getattr(run.model, name) for name in ('norm', 'positions', 'tie')}))
+    decoding = Decoding(method='beam', beam_size=3, nbest=3, length_penalty=0.6)
+    ours, theirs = (jax.jit(functools.partial(search, model, decoding=decoding, max_length=7))(run.params, SOURCE)
+                    for model in (run.model, alone))
+    np.testing.assert_array_equal(ours.tokens_BKT, theirs.tokens_BKT)
+    np.testing.assert_allclose(ours.log_probs_BK, theirs.log_probs_BK, rtol=1e-4, atol=1e-4)
+    for row_KT in np.asarray(ours.tokens_BKT)[:3]:
+        assert len(np.unique(row_KT, axis=0)) == 3
+        assert (row_KT != 0).sum() > 6

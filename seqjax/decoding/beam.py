@@ -11,6 +11,9 @@ from seqjax.decoding.greedy import Step, next_log_probs
 from seqjax.decoding.options import BOS, EOS, PAD
 
 NO_BATCH = -1
+BLOCK = 64
+# (carry, parent_BK) -> carry: the hypothesis at each place goes on from that at place `parent_BK`.
+Follow = Callable[[Any, jax.Array], Any]
 
 
 def length_penalty(length: jax.Array | float, alpha: float) -> jax.Array | float:
@@ -63,6 +66,23 @@ def reorder(tree: Any, axes: Any, parent_BK: jax.Array) -> Any:
     return jax.tree.map(take, tree, axes)
 
 
+def best(x_BN: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """`lax.top_k` of long rows: the values and places (B, count) of the greatest, the first of equal ones first.
+
+    They lie in the `count` blocks whose greatest are greatest, so that a row is read once and little of it sorted.
+    """
+    B, N = x_BN.shape
+    blocks = -(-N // BLOCK)
+    if blocks <= 2 * count:
+        return lax.optimization_barrier(lax.top_k(x_BN, count))
+    x_BMW = jnp.pad(x_BN, ((0, 0), (0, blocks * BLOCK - N)), constant_values=-jnp.inf).reshape(B, blocks, BLOCK)
+    # Whole: since they are cut further down, XLA would sort all candidates.
+    block_BC = jnp.sort(lax.optimization_barrier(lax.top_k(x_BMW.max(axis=2), count))[1], axis=1)
+    few_BCW = jnp.take_along_axis(x_BMW, block_BC[:, :, None], axis=1)
+    values_BC, place_BC = lax.optimization_barrier(lax.top_k(few_BCW.reshape(B, count * BLOCK), count))
+    return values_BC, jnp.take_along_axis(block_BC, place_BC // BLOCK, axis=1) * BLOCK + place_BC % BLOCK
+
+
 class Beams(NamedTuple):
     """Hypotheses under way. K alive and K finished a row, the best of each first; -inf: an empty place."""
 
@@ -76,7 +96,7 @@ class Beams(NamedTuple):
     carry: Any
 
 
-def beam(step: Step, carry: Any, carry_axes: Any, done_B: jax.Array, beam_size: int, alpha: float,
+def beam(step: Step, carry: Any, follow: Follow, done_B: jax.Array, beam_size: int, alpha: float,
          max_length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The best hypotheses that a beam of `beam_size` finds.
 
@@ -87,8 +107,8 @@ def beam(step: Step, carry: Any, carry_axes: Any, done_B: jax.Array, beam_size: 
 
     Args:
       step: one call of the model on B * K rows, the K of a sentence next to each other.
-      carry: the model's carry for B * K rows before the first token.
-      carry_axes: `batch_axes` of the carry.
+      carry: the model's carry of all of them before the first token.
+      follow: moves hypotheses within the carry.
       done_B: rows that have nothing to decode.
       beam_size: K.
       alpha: exponent of the length penalty.
@@ -111,8 +131,7 @@ def beam(step: Step, carry: Any, carry_axes: Any, done_B: jax.Array, beam_size: 
         logits, carry = step(last_BK.reshape(B * K), beams.carry)
         V = logits.shape[-1]
         sums_BKV = beams.alive_log_probs_BK[:, :, None] + next_log_probs(logits).reshape(B, K, V)
-        # Whole: since it is sliced further down, XLA would sort all K V candidates for it.
-        log_probs_BC, candidate_BC = lax.optimization_barrier(lax.top_k(sums_BKV.reshape(B, K * V), 2 * K))
+        log_probs_BC, candidate_BC = best(sums_BKV.reshape(B, K * V), 2 * K)
         parent_BC, token_BC = candidate_BC // V, candidate_BC % V
         tokens_BCT = jnp.take_along_axis(beams.alive_BKT, parent_BC[:, :, None], axis=1)
         tokens_BCT = tokens_BCT.at[:, :, position].set(token_BC)
@@ -132,7 +151,7 @@ def beam(step: Step, carry: Any, carry_axes: Any, done_B: jax.Array, beam_size: 
         alive_log_probs_BK = jnp.take_along_axis(log_probs_BC, alive_BK, axis=1)
         alive_BKT = jnp.take_along_axis(tokens_BCT, alive_BK[:, :, None], axis=1)
         if K > 1:
-            carry = reorder(carry, carry_axes, jnp.take_along_axis(parent_BC, alive_BK, axis=1))
+            carry = follow(carry, jnp.take_along_axis(parent_BC, alive_BK, axis=1))
 
         done_B = (beams.done_B | (finished_scores_BK > -jnp.inf).all(axis=1)
                   | (alive_log_probs_BK == -jnp.inf).all(axis=1))

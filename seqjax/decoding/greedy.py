@@ -19,7 +19,8 @@ def next_log_probs(logits_BV: jax.Array) -> jax.Array:
     The two are forbidden, not renormalised away, so that sums of these are log probabilities under the model.
     """
     log_probs_BV = jax.nn.log_softmax(logits_BV.astype(jnp.float32), axis=-1)
-    return log_probs_BV.at[..., jnp.array([PAD, BOS])].set(-jnp.inf)
+    token_V = jnp.arange(logits_BV.shape[-1])
+    return jnp.where((token_V == PAD) | (token_V == BOS), -jnp.inf, log_probs_BV)
 
 
 def rollout(step: Step, choose: Callable, carry: Any, done_B: jax.Array,

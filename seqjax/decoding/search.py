@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax.decoding.beam import batch_axes, beam, length_penalty, repeat
-from seqjax.decoding.greedy import greedy
+from seqjax.decoding.beam import Follow, batch_axes, beam, length_penalty, reorder, repeat
+from seqjax.decoding.greedy import Step, greedy
 from seqjax.decoding.options import BOS, PAD, Decoding
 from seqjax.decoding.sampling import sample
 
@@ -27,7 +27,7 @@ def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, ma
     whose source is all PAD is a filler: it decodes nothing and comes back as PAD with score 0.
 
     Args:
-      model: has `encode`, `start` and `decode`, by `model.apply({'params': params}, ..., method=name)`.
+      model: has the methods of the decoder contract, by `model.apply({'params': params}, ..., method=name)`.
       params: its parameters.
       source_BS: int32, each row padded with PAD on the right.
       decoding: how to search. Its own `max_length` and `batch_size` are the caller's to read.
@@ -37,31 +37,14 @@ def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, ma
         batch, which makes its sample depend on that place.
     """
     decoding.check()
-    B, S = source_BS.shape
-    variables = {'params': params}
-
-    def encode(source_BS):
-        return model.apply(variables, source_BS, method='encode')
-
-    def start(memory):
-        return model.apply(variables, memory, max_length, method='start')
-
-    def source(rows):
-        return jax.ShapeDtypeStruct((rows, S), source_BS.dtype)
-
+    B = source_BS.shape[0]
     K = decoding.beam_size if decoding.method == 'beam' else 1
-    memory_axes = batch_axes(lambda rows: jax.eval_shape(encode, source(rows)))
-    memory = repeat(encode(source_BS), memory_axes, K)
-    carry = start(memory)
+    step, carry, follow = shared(model, params, source_BS, max_length, K) if model.branches and K > 1 else apart(
+        model, params, source_BS, max_length, K)
     filler_B = (source_BS == PAD).all(axis=1)
 
-    def step(tokens_B, carry):
-        logits_BTV, carry = model.apply(variables, tokens_B[:, None], memory, carry, method='decode')
-        return logits_BTV[:, -1], carry
-
     if decoding.method == 'beam':
-        carry_axes = batch_axes(lambda rows: jax.eval_shape(lambda x: start(encode(x)), source(rows)))
-        found = beam(step, carry, carry_axes, filler_B, K, decoding.length_penalty, max_length)
+        found = beam(step, carry, follow, filler_B, K, decoding.length_penalty, max_length)
         tokens_BKT, scores_BK, log_probs_BK = (x[:, :decoding.nbest] for x in found)
     else:
         if decoding.method == 'greedy':
@@ -75,6 +58,51 @@ def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, ma
         scores_BK = log_probs_BK
     return Hypotheses(jnp.where(filler_B[:, None, None], PAD, tokens_BKT),
                       jnp.where(filler_B[:, None], 0.0, scores_BK), jnp.where(filler_B[:, None], 0.0, log_probs_BK))
+
+
+def apart(model: Any, params: Any, source_BS: jax.Array, max_length: int, K: int) -> tuple[Step, Any, Follow]:
+    """Each of the K hypotheses is a row: one step of all, their carry before the first, and how they change places."""
+    encoded = {'params': params}
+
+    def encode(source_BS):
+        return model.apply(encoded, source_BS, method='encode')
+
+    def start(memory):
+        return model.apply(encoded, memory, max_length, method='start')
+
+    def source(rows):
+        return jax.ShapeDtypeStruct((rows, source_BS.shape[1]), source_BS.dtype)
+
+    memory_axes = batch_axes(lambda rows: jax.eval_shape(encode, source(rows)))
+    memory = repeat(encode(source_BS), memory_axes, K)
+    carry = start(memory)
+    params, memory = model.unstacked(params, memory)
+
+    def step(tokens_B, carry):
+        logits_BTV, carry = model.apply({'params': params}, tokens_B[:, None], memory, carry, method='decode')
+        return logits_BTV[:, -1], carry
+
+    def follow(carry, parent_BK):
+        axes = batch_axes(lambda rows: jax.eval_shape(lambda x: start(encode(x)), source(rows)))
+        return reorder(carry, axes, parent_BK)
+
+    return step, carry, follow
+
+
+def shared(model: Any, params: Any, source_BS: jax.Array, max_length: int, K: int) -> tuple[Step, Any, Follow]:
+    """As `apart`, of a model whose K hypotheses of a row share what was made of the source, and the carry."""
+    memory = model.apply({'params': params}, source_BS, method='encode')
+    carry = model.apply({'params': params}, memory, max_length, K, method='start')
+    params, memory = model.unstacked(params, memory)
+
+    def step(tokens_B, carry):
+        logits_BKV, carry = model.apply({'params': params}, tokens_B.reshape(-1, K), memory, carry, method='decode')
+        return logits_BKV.reshape(-1, logits_BKV.shape[-1]), carry
+
+    def follow(carry, parent_BK):
+        return model.apply({'params': params}, carry, parent_BK, method='follow')
+
+    return step, carry, follow
 
 
 def score(model: Any, params: Any, source_BS: jax.Array, target_BT: jax.Array, alpha: float = 0.0) -> jax.Array:

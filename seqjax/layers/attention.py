@@ -20,7 +20,18 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, weights, 0.0)
 
 
-def dot_product_attention(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, mask_BTS: jax.Array, drop=None,
+def heads_first(x_BTD: jax.Array, num_heads: int) -> jax.Array:
+    """(B, T, D) with its heads apart, (B, H, T, K): so attention is a matrix product for each row and head."""
+    return x_BTD.reshape(*x_BTD.shape[:2], num_heads, -1).swapaxes(1, 2)
+
+
+def heads_joined(x_BHTK: jax.Array) -> jax.Array:
+    """`heads_first` undone: (B, T, D)."""
+    B, H, T, K = x_BHTK.shape
+    return x_BHTK.swapaxes(1, 2).reshape(B, T, H * K)
+
+
+def dot_product_attention(q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, mask_BTS: jax.Array, drop=None,
                           bias_BHTS: jax.Array | None = None, scale: bool = True) -> tuple[jax.Array, jax.Array]:
     """softmax(Q K^T / sqrt(d_k)) V, equation 1.
 
@@ -31,16 +42,16 @@ def dot_product_attention(q_BTHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Arra
       scale: whether scores are divided by sqrt(d_k).
 
     Returns:
-      The context (B, T, H, K) in the dtype of `v_BSHK` and the weights (B, H, T, S) in float32, before dropout.
+      The context (B, H, T, K) in the dtype of `v_BHSK` and the weights (B, H, T, S) in float32, before dropout.
     """
-    scores_BHTS = jnp.einsum('BTHK,BSHK->BHTS', q_BTHK, k_BSHK, preferred_element_type=jnp.float32)
+    scores_BHTS = jnp.einsum('BHTK,BHSK->BHTS', q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
     if scale:
-        scores_BHTS = scores_BHTS * q_BTHK.shape[-1] ** -0.5
+        scores_BHTS = scores_BHTS * q_BHTK.shape[-1] ** -0.5
     if bias_BHTS is not None:
         scores_BHTS = scores_BHTS + bias_BHTS
     weights_BHTS = masked_softmax(scores_BHTS, mask_BTS[:, None])
     used_BHTS = weights_BHTS if drop is None else drop(weights_BHTS)
-    return jnp.einsum('BHTS,BSHK->BTHK', used_BHTS.astype(v_BSHK.dtype), v_BSHK), weights_BHTS
+    return jnp.einsum('BHTS,BHSK->BHTK', used_BHTS.astype(v_BHSK.dtype), v_BHSK), weights_BHTS
 
 
 def projection_init(batch_axis: int | tuple[int, ...] = ()) -> nn.initializers.Initializer:
@@ -64,10 +75,10 @@ class SelfAttention(nn.Module):
 
         Args:
           mask_BTS: True where a query may look; S is the prefix's length (if any) and T, or the cache's length.
-          cache: None, or (keys_NBLHK, values_NBLHK, layer, position_B): where this layer's keys and values are, and
-            where each row's next token goes.
+          cache: None, or (keys_BHMK, values_BHMK, slot_BT): the slots of this layer's cache, and those that the tokens
+            go to (`layers/cache.py`).
           relative: the positions, where queries, keys or scores know them.
-          prefix: None, or keys and values, each (B, S, H, K), of tokens that stand before all of these. The weights on
+          prefix: None, or keys and values, each (B, H, S, K), of tokens that stand before all of these. The weights on
             them are shown as 'cross_attention'.
 
         Returns:
@@ -76,30 +87,27 @@ class SelfAttention(nn.Module):
         width = x_BTD.shape[-1]
         kernel_D3D = self.param('query_key_value', projection_init(batch_axis=1), (width, 3, width))
         projected = matmul(x_BTD, kernel_D3D.reshape(width, 3 * width).astype(self.dtype))
-        q_BTHK, k_BTHK, v_BTHK = jnp.moveaxis(
-            projected.reshape(*x_BTD.shape[:2], 3, self.num_heads, width // self.num_heads), 2, 0)
+        q_BHTK, k_BHTK, v_BHTK = projected.reshape(
+            *x_BTD.shape[:2], 3, self.num_heads, width // self.num_heads).transpose(2, 0, 3, 1, 4)
         if relative.turn is not None:  # a cache holds turned keys: their positions do not change
-            q_BTHK, k_BTHK = rotate(q_BTHK, relative.turn), rotate(k_BTHK, relative.turn)
+            q_BHTK, k_BHTK = rotate(q_BHTK, relative.turn), rotate(k_BHTK, relative.turn)
         if cache is not None:
-            keys_NBLHK, values_NBLHK, layer, position_B = cache
-            rows_B1 = jnp.arange(x_BTD.shape[0])[:, None]
-            where_BT = position_B[:, None] + jnp.arange(x_BTD.shape[1])
-            keys_NBLHK = keys_NBLHK.at[layer, rows_B1, where_BT].set(k_BTHK, mode='drop')
-            values_NBLHK = values_NBLHK.at[layer, rows_B1, where_BT].set(v_BTHK, mode='drop')
-            k_BTHK, v_BTHK, kept = keys_NBLHK[layer], values_NBLHK[layer], (keys_NBLHK, values_NBLHK)
-        else:
-            kept = k_BTHK, v_BTHK
-        before = 0
+            *before, slot_BT = cache
+            place = (jnp.arange(x_BTD.shape[0])[:, None], slice(None), slot_BT)
+            k_BHTK, v_BHTK = (old.at[place].set(new.swapaxes(1, 2), mode='drop') for old, new in zip(
+                before, (k_BHTK, v_BHTK)))
+        kept = k_BHTK, v_BHTK
+        S = 0
         if prefix is not None:
-            before = prefix[0].shape[1]
-            k_BTHK, v_BTHK = (jnp.concatenate([old, new], axis=1) for old, new in zip(prefix, (k_BTHK, v_BTHK)))
-        context_BTHK, weights_BHTS = dot_product_attention(q_BTHK, k_BTHK, v_BTHK, mask_BTS, Dropout(self.dropout),
+            S = prefix[0].shape[2]
+            k_BHTK, v_BHTK = (jnp.concatenate([old, new], axis=2) for old, new in zip(prefix, (k_BHTK, v_BHTK)))
+        context_BHTK, weights_BHTS = dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask_BTS, Dropout(self.dropout),
                                                            relative.bias_BHTS, self.scale)
         if prefix is not None:
-            self.sow('intermediates', 'cross_attention', weights_BHTS[..., :before])
-        self.sow('intermediates', 'self_attention', weights_BHTS[..., before:])
+            self.sow('intermediates', 'cross_attention', weights_BHTS[..., :S])
+        self.sow('intermediates', 'self_attention', weights_BHTS[..., S:])
         out_DD = self.param('output', projection_init(), (width, width))
-        return matmul(context_BTHK.reshape(x_BTD.shape), out_DD.astype(self.dtype)), kept
+        return matmul(heads_joined(context_BHTK), out_DD.astype(self.dtype)), kept
 
 
 class CrossAttention(nn.Module):
@@ -111,16 +119,16 @@ class CrossAttention(nn.Module):
     scale: bool = True
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, mask_BS: jax.Array) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, mask_BS: jax.Array) -> jax.Array:
         """Attends from `x_BTD` (B, T, D) to the source; returns (B, T, D)."""
         width = x_BTD.shape[-1]
         query_DD = self.param('query', projection_init(), (width, width))
-        q_BTHK = matmul(x_BTD, query_DD.astype(self.dtype)).reshape(*x_BTD.shape[:2], self.num_heads, -1)
-        context_BTHK, weights_BHTS = dot_product_attention(q_BTHK, k_BSHK, v_BSHK, mask_BS[:, None],
+        q_BHTK = heads_first(matmul(x_BTD, query_DD.astype(self.dtype)), self.num_heads)
+        context_BHTK, weights_BHTS = dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask_BS[:, None],
                                                            Dropout(self.dropout), scale=self.scale)
         self.sow('intermediates', 'cross_attention', weights_BHTS)
         out_DD = self.param('output', projection_init(), (width, width))
-        return matmul(context_BTHK.reshape(x_BTD.shape), out_DD.astype(self.dtype))
+        return matmul(heads_joined(context_BHTK), out_DD.astype(self.dtype))
 
 
 class MemoryProjection(nn.Module):
@@ -132,9 +140,10 @@ class MemoryProjection(nn.Module):
 
     @nn.compact
     def __call__(self, memory_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns keys and values, each (N, B, S, H, K)."""
+        """Returns keys and values, each (N, B, H, S, K)."""
         B, S, width = memory_BSD.shape
         kernel_DN2D = self.param('key_value', projection_init(batch_axis=(1, 2)), (width, self.num_layers, 2, width))
-        projected = jnp.einsum('BSD,DNPE->PNBSE', memory_BSD, kernel_DN2D.astype(self.dtype))
-        k, v = projected.reshape(2, self.num_layers, B, S, self.num_heads, width // self.num_heads)
-        return k, v
+        projected = matmul(memory_BSD, kernel_DN2D.reshape(width, -1).astype(self.dtype))
+        shape = (B, S, self.num_layers, 2, self.num_heads, width // self.num_heads)
+        keys_NBHSK, values_NBHSK = projected.reshape(shape).transpose(3, 2, 0, 4, 1, 5)
+        return keys_NBHSK, values_NBHSK

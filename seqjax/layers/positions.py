@@ -47,7 +47,7 @@ def shift(offset: int, width: int) -> np.ndarray:
 
 
 class Turn(NamedTuple):
-    """Cosines and sines of the angles by which rotary positions turn each pair: (B or 1, T, 1, K / 2), float32."""
+    """Cosines and sines of the angles by which rotary positions turn each pair: (B or 1, 1, T, K / 2), float32."""
 
     cos: jax.Array
     sin: jax.Array
@@ -57,19 +57,19 @@ def turn(position_BT: jax.Array, width: int) -> Turn:
     """The angles m theta_i of position m, theta_i = 10000^(-2 (i - 1) / width), i = 1 ... width / 2 (Su et al. 2021,
     equation 15). `width` is a head's, and even."""
     frequency_P = (10000.0 ** (-2.0 * np.arange(width // 2) / width)).astype(np.float32)
-    angle_BT1P = position_BT.astype(jnp.float32)[:, :, None, None] * frequency_P
-    return Turn(jnp.cos(angle_BT1P), jnp.sin(angle_BT1P))
+    angle_B1TP = position_BT.astype(jnp.float32)[:, None, :, None] * frequency_P
+    return Turn(jnp.cos(angle_B1TP), jnp.sin(angle_B1TP))
 
 
-def rotate(x_BTHK: jax.Array, by: Turn) -> jax.Array:
+def rotate(x_BHTK: jax.Array, by: Turn) -> jax.Array:
     """R_m x (Su et al. 2021, equations 15 and 34): the pairs (x_1, x_2), (x_3, x_4), ... turned by m theta_i.
 
     (R_m q)^T (R_n k) = q^T R_(n-m) k, equation 16: a score knows the distance, and no position. Computed in float32.
     (GPT-NeoX and LLaMA pair x_i with x_(i + width / 2): the same up to the order of the columns of W_q and W_k.)
     """
-    x = x_BTHK.astype(jnp.float32).reshape(*x_BTHK.shape[:-1], -1, 2)
+    x = x_BHTK.astype(jnp.float32).reshape(*x_BHTK.shape[:-1], -1, 2)
     turned = jnp.stack([x[..., 0] * by.cos - x[..., 1] * by.sin, x[..., 1] * by.cos + x[..., 0] * by.sin], axis=-1)
-    return turned.reshape(x_BTHK.shape).astype(x_BTHK.dtype)
+    return turned.reshape(x_BHTK.shape).astype(x_BHTK.dtype)
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:

@@ -82,7 +82,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention on the source, feed-forward. A scan's body: it carries (x_BTD, cache, layer).
+    """Causal self-attention, attention on the source, feed-forward. A scan's body: the carry is x_BTD.
 
     With `cross` False the source is the beginning of the same sequence, as in decoder-only translation: self-attention
     reads its keys and values beside the target's own, and there is no other attention.
@@ -100,24 +100,23 @@ class DecoderLayer(nn.Module):
     cross: bool = True
 
     @nn.compact
-    def __call__(self, carry, memory_kv, mask_BTL: jax.Array, memory_mask_BS, position_B,
-                 relative: Relative = Relative(), real_BT: jax.Array | None = None) -> tuple:
-        """One layer; the cache of all layers is the scan's carry, so that it is updated in place and never copied.
+    def __call__(self, x_BTD: jax.Array, memory_kv, mask_BTL: jax.Array, memory_mask_BS,
+                 relative: Relative = Relative(), real_BT: jax.Array | None = None, cache=None) -> tuple:
+        """Maps (B, T, D) to (B, T, D).
 
         Args:
-          carry: (x_BTD, None or (keys_NBLHK, values_NBLHK), layer's index).
-          memory_kv: this layer's keys and values of the source, each (B, S, H, K); None where `x_BTD` is the source.
+          memory_kv: this layer's keys and values of the source, each (B, H, S, K); None where `x_BTD` is the source.
           mask_BTL: True where a position may look at another (or at a cache slot); without `cross`, on the source's
             positions first.
           memory_mask_BS: True on real source tokens; without `cross`, None.
-          position_B: where each row's next token goes in the cache; None without a cache.
           relative: the positions, where self-attention knows them.
           real_BT: True on tokens that batch normalisation counts; None where it counts all.
+          cache: None, or (keys_BHMK, values_BHMK, slot_BT): this layer's cache, and where the tokens go in it.
 
         Returns:
-          The carry, and where `x_BTD` is the source its keys and values, each (B, S, H, K); else None.
+          The layer's output, and what is to be kept: the cache's keys and values, updated; those of `x_BTD`, each
+          (B, H, S, K), where it is the source; else None.
         """
-        x_BTD, cache, layer = carry
         kept = None
         attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, self.scale,
                                   name='self_attention')
@@ -128,8 +127,7 @@ class DecoderLayer(nn.Module):
 
         def attend(x):
             nonlocal kept
-            y, kept = attention(x, mask_BTL, None if cache is None else (*cache, layer, position_B), relative,
-                                None if self.cross else memory_kv)
+            y, kept = attention(x, mask_BTL, cache, relative, None if self.cross else memory_kv)
             return y
 
         x_BTD = residual('self_attention_residual')(x_BTD, attend, real_BT)
@@ -139,5 +137,4 @@ class DecoderLayer(nn.Module):
             x_BTD = residual('cross_attention_residual')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS), real_BT)
         x_BTD = residual('feedforward_residual')(x_BTD, feedforward, real_BT)
         self.sow('intermediates', 'hidden', x_BTD)
-        cache = None if cache is None else kept
-        return (x_BTD, cache, layer + 1), (kept if memory_kv is None else None)
+        return x_BTD, kept if cache is not None or memory_kv is None else None

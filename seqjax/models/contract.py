@@ -35,7 +35,10 @@ class Translator(nn.Module):
         """All that stays constant while decoding, as a pytree: masks, and projected keys and values included."""
 
     def start(self, memory: Any, max_length: int) -> Any:
-        """The carry before the first token, with room for `max_length` tokens; positions are per row."""
+        """The carry before the first token, with room for `max_length` tokens; positions are per row.
+
+        Where the model `branches` there is a third argument, `places`: so many hypotheses a row share the carry.
+        """
 
     def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
         """Logits (B, T, V) in float32 for the token after each of `tokens_BT`, and the carry after the last.
@@ -48,6 +51,21 @@ class Translator(nn.Module):
         """Teacher-forced logits (B, T, V); `revise` (memory, tokens_BT) -> tokens_BT changes what the decoder reads."""
         memory = self.encode(source_BS)
         return self.decode(tokens_BT if revise is None else revise(memory, tokens_BT), memory)[0]
+
+    def follow(self, carry: Any, parent_BK: jax.Array) -> Any:
+        """A shared carry in which the hypothesis at each place goes on from that at place `parent_BK`."""
+
+    def unstacked(self, params: Any, memory: Any) -> tuple[Any, Any]:
+        """Both as `decode` takes them in a loop over tokens: what every step would cut out of them is cut out once."""
+        return params, memory
+
+    @property
+    def branches(self) -> bool:
+        """Whether hypotheses may share a row's carry: `start` takes `places`, `decode` a token for each, and `follow`.
+
+        Where not, a beam makes every hypothesis a row of its own, and copies rows.
+        """
+        return False
 
     @property
     def parallel_decoder(self) -> bool:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqjax.errors import UserError
+from seqjax.layers import cache
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import normaliser
 from seqjax.layers.transformer import DecoderLayer
@@ -50,43 +51,39 @@ class DecoderOnly(Transformer):
         if self.positions == 'learned':
             self.joint_positions = self.table('position_embedding', self.source_length + self.target_length)
         self.decoder_relative = self.relative(self.prefix_mask == 'prefix' or not self.causal)
-        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 5 * (nn.broadcast,))(**self.layer_fields(), cross=False)
+        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 4 * (nn.broadcast,))(**self.decoder_fields())
         self.embedding_dropout = Dropout(self.dropout)
         if self.norm == 'before':
             self.decoder_norm = normaliser(self.normalisation, self.hidden_size, self.dtype)
 
+    def decoder_fields(self):
+        """There is no attention on another sequence."""
+        return self.layer_fields() | {'cross': False}
+
     def encode(self, source_BS: jax.Array) -> Any:
-        """The source's mask (B, S) and its keys and values in every layer (N, B, S, H, K)."""
+        """The source's mask (B, S) and its keys and values in every layer (N, B, H, S, K)."""
         mask_BS, S = self.real(source_BS), source_BS.shape[1]
         where_1S = jnp.arange(S)[None]
         visible_SS = jnp.ones((S, S), bool) if self.prefix_mask == 'prefix' else jnp.tri(S, dtype=bool)
-        x_BSD = self.embed(self.source_embedding, source_BS, jnp.zeros((1, 1), jnp.int32), S, self.joint_positions)
-        _, (keys, values) = self.decoder((x_BSD, None, jnp.zeros((), jnp.int32)), None, mask_BS[:, None] & visible_SS,
-                                         None, None, self.decoder_relative(where_1S, where_1S), None)
+        x_BSD = self.embed(self.source_embedding, source_BS, where_1S, S, self.joint_positions)
+        _, (keys, values) = self.decoder(x_BSD, None, mask_BS[:, None] & visible_SS, None,
+                                         self.decoder_relative(where_1S, where_1S), None)
         return {'mask': mask_BS, 'keys': keys, 'values': values}
 
     def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
         """Logits (B, T, V) and the cache after `tokens_BT`; without a carry, one causal pass from the beginning."""
         mask_BS, (B, T) = memory['mask'], tokens_BT.shape
         S = mask_BS.shape[1]
-        if carry is None:
-            position_B, cache, length = None, None, T
-            position_B1 = jnp.zeros((B, 1), jnp.int32)
-        else:
-            position_B, cache, length = carry['position'], (carry['keys'], carry['values']), carry['keys'].shape[2]
-            position_B1 = position_B[:, None]
         begin_B1 = mask_BS.sum(axis=1, keepdims=True)  # the first position that is the target's
-        slot_BT, slots_L = position_B1 + jnp.arange(T), jnp.arange(length)
+        at = self.slots(tokens_BT, carry)
         mask_BTS = jnp.broadcast_to(mask_BS[:, None], (B, T, S))
-        mask_BTT = jnp.broadcast_to(self.seen(tokens_BT, slot_BT, slots_L, carry is not None), (B, T, length))
-        mask_BTL = jnp.concatenate([mask_BTS, mask_BTT], axis=2)
-        where_BL = jnp.concatenate([jnp.broadcast_to(jnp.arange(S), (B, S)), begin_B1 + slots_L], axis=1)
-        x_BTD = self.embed(self.target_embedding, tokens_BT, begin_B1 + position_B1, S + length, self.joint_positions)
-        (x_BTD, cache, _), _ = self.decoder(
-            (x_BTD, cache, jnp.zeros((), jnp.int32)), (memory['keys'], memory['values']), mask_BTL, None, position_B,
-            self.decoder_relative(begin_B1 + slot_BT, where_BL), None)
-        if carry is not None:
-            carry = {'keys': cache[0], 'values': cache[1], 'position': position_B + T}
+        mask_BTM = jnp.broadcast_to(at.seen_BTM, (B, T, len(at.when_M)))
+        where_BL = jnp.concatenate([jnp.broadcast_to(jnp.arange(S), (B, S)), begin_B1 + at.when_M], axis=1)
+        where_BT = begin_B1 + at.where_BT
+        x_BTD = self.embed(self.target_embedding, tokens_BT, where_BT, S + cache.steps(carry, tokens_BT),
+                           self.joint_positions)
+        x_BTD, carry = self.through(x_BTD, at, memory, jnp.concatenate([mask_BTS, mask_BTM], axis=2), None, carry,
+                                    self.decoder_relative(where_BT, where_BL))
         return self.logits(x_BTD), carry
 
     def capture(self, params: Any, batch: Any) -> dict[str, jax.Array]:

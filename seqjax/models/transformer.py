@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqjax.errors import UserError
-from seqjax.layers import products
+from seqjax.layers import cache, products
 from seqjax.layers.attention import MemoryProjection
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import normaliser
@@ -108,7 +108,7 @@ class Transformer(Translator):
         self.target_positions = self.table('target_position_embedding', self.target_length) if learned else None
         self.encoder_relative, self.decoder_relative = self.relative(True), self.relative(not self.causal)
         self.encoder = self.stack(EncoderLayer, in_axes=nn.broadcast)(**self.layer_fields())
-        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 5 * (nn.broadcast,))(**self.layer_fields())
+        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 4 * (nn.broadcast,))(**self.decoder_fields())
         self.memory = MemoryProjection(self.num_layers, self.num_heads, self.dtype)
         self.embedding_dropout = Dropout(self.dropout)
         if self.norm == 'before':
@@ -121,6 +121,10 @@ class Transformer(Translator):
                     dropout=self.dropout, attention_dropout=self.attention_dropout, dtype=self.dtype,
                     normalisation=self.normalisation, residual=self.residual, scale=self.scale_scores)
 
+    def decoder_fields(self):
+        """What every layer of the decoder is told."""
+        return self.layer_fields()
+
     def stack(self, layer, in_axes):
         """`layer`, scanned over num_layers: one compiled body however deep the stack is, or shallow stacks laid out."""
         body = nn.remat(layer, prevent_cse=False) if self.remat else layer
@@ -128,7 +132,7 @@ class Transformer(Translator):
                        split_rngs={'params': True, 'dropout': True}, in_axes=in_axes,
                        unroll=self.num_layers <= UNROLLED and not self.remat)
 
-    def embed(self, table_VD, tokens_BT, position_B1, length, learned_LD):
+    def embed(self, table_VD, tokens_BT, where_BT, length, learned_LD):
         """sqrt(D) times the embedding plus the position's encoding, for positions below `length`.
 
         Raises:
@@ -140,63 +144,88 @@ class Transformer(Translator):
                 raise UserError(f'a sequence of {length} tokens is longer than the {learned_LD.shape[0]} positions '
                                 'that --model.positions=learned has; shorten it, or train with another encoding')
             table_LD = jnp.asarray(sinusoids(length, self.hidden_size)) if learned_LD is None else learned_LD
-            x_BTD = x_BTD + table_LD[position_B1 + jnp.arange(tokens_BT.shape[1])]
+            x_BTD = x_BTD + table_LD[where_BT]
         return self.embedding_dropout(x_BTD.astype(self.dtype))
 
     def real(self, tokens_BS: jax.Array) -> jax.Array:
         """Where tokens are seen: True on words, and without the padding mask on padding too."""
         return tokens_BS != PAD if self.padding_mask else jnp.ones(tokens_BS.shape, bool)
 
-    def seen(self, tokens_BT: jax.Array, where_BT: jax.Array, slots_L: jax.Array, cached: bool) -> jax.Array:
-        """Which slot of the target each of `tokens_BT` sees: (B or 1, T, L).
+    def slots(self, tokens_BT: jax.Array, carry: Any) -> cache.Slots:
+        """Where the target's tokens stand and what they see of it, in a cache or all at once.
 
-        Without the causal mask all of them, where the target is given; while it is generated nothing comes after.
+        Without the causal mask they see all, where the target is given; while it is generated nothing comes after.
         """
-        if self.causal or cached:
-            return slots_L <= where_BT[:, :, None]
-        return jnp.broadcast_to(self.real(tokens_BT)[:, None], (*tokens_BT.shape, len(slots_L)))
+        if carry is not None:
+            return cache.slots(carry, tokens_BT.shape[1])
+        when_T = jnp.arange(tokens_BT.shape[1])
+        seen = when_T <= when_T[None, :, None] if self.causal else jnp.broadcast_to(
+            self.real(tokens_BT)[:, None], (*tokens_BT.shape, len(when_T)))
+        return cache.Slots(when_T[None], when_T[None], when_T, seen)
+
+    @property
+    def branches(self) -> bool:
+        """Hypotheses share the cache of their row."""
+        return True
 
     def target_limit(self) -> int | None:
         """The number of learned positions."""
         return self.target_length if self.positions == 'learned' else None
 
     def encode(self, source_BS: jax.Array) -> Any:
-        """The source's mask (B, S) and, for every decoder layer, its projected keys and values (N, B, S, H, K)."""
+        """The source's mask (B, S) and, for every decoder layer, its projected keys and values (N, B, H, S, K)."""
         mask_BS, S = self.real(source_BS), source_BS.shape[1]
-        x_BSD = self.embed(self.source_embedding, source_BS, jnp.zeros((1, 1), jnp.int32), S, self.source_positions)
         where_1S = jnp.arange(S)[None]
+        x_BSD = self.embed(self.source_embedding, source_BS, where_1S, S, self.source_positions)
         x_BSD, _ = self.encoder(x_BSD, mask_BS[:, None, :], self.encoder_relative(where_1S, where_1S))
         if self.norm == 'before':
             x_BSD = self.encoder_norm(x_BSD, mask_BS)
         keys, values = self.memory(x_BSD)
         return {'mask': mask_BS, 'keys': keys, 'values': values}
 
-    def start(self, memory: Any, max_length: int) -> Any:
-        """An empty key/value cache (N, B, L, H, K) with room for `max_length` tokens, and each row's position (B,)."""
-        B = memory['mask'].shape[0]
-        shape = (self.num_layers, B, max_length, self.num_heads, self.hidden_size // self.num_heads)
-        return {'keys': jnp.zeros(shape, self.dtype), 'values': jnp.zeros(shape, self.dtype),
-                'position': jnp.zeros((B,), jnp.int32)}
+    def start(self, memory: Any, max_length: int, places: int = 1) -> Any:
+        """An empty cache with room for `max_length` tokens of `places` hypotheses a row."""
+        return cache.empty(self.num_layers, memory['mask'].shape[0], self.num_heads, self.hidden_size // self.num_heads,
+                           max_length, self.dtype, places)
+
+    def follow(self, carry: Any, parent_BP: jax.Array) -> Any:
+        """The hypothesis at each place goes on from that at place `parent_BP`."""
+        return cache.follow(carry, parent_BP)
 
     def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
         """Logits (B, T, V) and the cache after `tokens_BT`; without a carry, one causal pass from the beginning."""
-        T = tokens_BT.shape[1]
-        if carry is None:
-            position_B, cache, length = None, None, T
-            position_B1 = jnp.zeros((1, 1), jnp.int32)
-        else:
-            position_B, cache, length = carry['position'], (carry['keys'], carry['values']), carry['keys'].shape[2]
-            position_B1 = position_B[:, None]
-        where_BT, slots_L = position_B1 + jnp.arange(T), jnp.arange(length)
-        mask_BTL = self.seen(tokens_BT, where_BT, slots_L, carry is not None)
-        x_BTD = self.embed(self.target_embedding, tokens_BT, position_B1, length, self.target_positions)
-        relative, real_BT = self.decoder_relative(where_BT, slots_L[None]), counted(tokens_BT, memory['mask'])
-        (x_BTD, cache, _), _ = self.decoder(
-            (x_BTD, cache, jnp.zeros((), jnp.int32)), (memory['keys'], memory['values']), mask_BTL, memory['mask'],
-            position_B, relative, real_BT)
-        if carry is not None:
-            carry = {'keys': cache[0], 'values': cache[1], 'position': position_B + T}
+        at = self.slots(tokens_BT, carry)
+        x_BTD = self.embed(self.target_embedding, tokens_BT, at.where_BT, cache.steps(carry, tokens_BT),
+                           self.target_positions)
+        real_BT = counted(tokens_BT, memory['mask'])
+        x_BTD, carry = self.through(x_BTD, at, memory, at.seen_BTM, memory['mask'], carry,
+                                    self.decoder_relative(at.where_BT, at.when_M[None]), real_BT)
         return self.logits(x_BTD, real_BT), carry
+
+    def through(self, x_BTD, at, memory, mask_BTL, memory_mask_BS, carry, relative, real_BT=None):
+        """The decoder's layers one after the other: its top states (B, T, D), and the carry after them.
+
+        With a carry they stand side by side however deep the stack is, since a scan would copy each layer's part of
+        parameters, memory and cache at every token.
+        """
+        if carry is None:
+            return self.decoder(x_BTD, (memory['keys'], memory['values']), mask_BTL, memory_mask_BS, relative,
+                                real_BT)[0], None
+        stacked, layer = self.variables['params']['decoder'], DecoderLayer(**self.decoder_fields(), parent=None)
+        kept = []
+        for n in range(self.num_layers):
+            params = stacked[str(n)] if '0' in stacked else layer_of(stacked, n)
+            x_BTD, updated = layer.apply(
+                {'params': params}, x_BTD, (memory['keys'][n], memory['values'][n]), mask_BTL, memory_mask_BS, relative,
+                real_BT, (carry['keys'][n], carry['values'][n], at.slot_BT),
+                rngs={'dropout': self.make_rng('dropout')} if self.has_rng('dropout') else None)
+            kept.append(updated)
+        return x_BTD, cache.written(carry, kept, x_BTD.shape[1])
+
+    def unstacked(self, params: Any, memory: Any) -> tuple[Any, Any]:
+        """The decoder's layers apart: {'0': parameters, ...}, and keys and values of the source one by one."""
+        layers = {str(n): layer_of(params['decoder'], n) for n in range(self.num_layers)}
+        return {**params, 'decoder': layers}, memory | {name: tuple(memory[name]) for name in ('keys', 'values')}
 
     def logits(self, x_BTD, real_BT=None):
         """Logits (B, T, V) of the decoder's top states, in float32."""
@@ -209,3 +238,8 @@ class Transformer(Translator):
         return (('query_key_value$', ('fsdp', None, 'tensor')), ('key_value$', ('fsdp', None, None, 'tensor')),
                 ('query$|expand/kernel$', ('fsdp', 'tensor')), ('output$|contract/kernel$', ('tensor', 'fsdp')),
                 ('embedding$', ('tensor', 'fsdp')), ('relative_bias$', (None, 'tensor')))
+
+
+def layer_of(stacked: Any, n: int) -> Any:
+    """What is layer `n`'s in a tree whose leaves hold all layers along their first axis."""
+    return jax.tree.map(lambda leaf: leaf[n], stacked)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import inspect
 import os
 import pathlib
 import platform
@@ -34,18 +35,29 @@ class Asked:
     seeds: int | None = None
     sweep: str | None = None
     base: dict[str, Any] = dataclasses.field(default_factory=dict)
+    text: str | None = None
+    abroad: str = ''
 
     def build(self) -> Study:
         """The study."""
         if self.sweep is not None:
             return sweep.study(self.sweep, self.base, self.seeds)
-        study = catalogue.load('study', self.name)(self.form)
+        make = catalogue.load('study', self.name)
+        if self.text is not None and 'text' not in inspect.signature(make).parameters:
+            raise UserError(f'--text={self.text}: {self.name} makes its own text and reads no other; drop the flag')
+        study = make(self.form) if self.text is None else make(self.form, self.text, self.abroad)
         return study if self.seeds is None else dataclasses.replace(study, seeds=self.seeds)
+
+    @property
+    def title(self) -> str:
+        """What its report is called."""
+        return f'sweep of {self.name}' if self.sweep is not None else self.name + ('' if self.text is None else '-text')
 
     def default_workdir(self) -> pathlib.Path:
         """Where it goes when nobody says: runs/studies/NAME, runs/quick/NAME, runs/smoke/NAME or runs/sweeps/NAME."""
-        kind = 'sweeps' if self.sweep is not None else 'studies' if self.form == 'full' else self.form
-        return pathlib.Path('runs') / kind / self.name
+        if self.sweep is not None:
+            return pathlib.Path('runs') / 'sweeps' / self.name
+        return pathlib.Path('runs') / ('studies' if self.form == 'full' else self.form) / self.title
 
 
 def asked(conduct: Conduct, experiment: str | None, model: str | None, argv: Sequence[str],
@@ -59,7 +71,11 @@ def asked(conduct: Conduct, experiment: str | None, model: str | None, argv: Seq
         raise UserError(f'--study={conduct.study} and --sweep={conduct.sweep} exclude each other; give one')
     if conduct.quick and conduct.smoke:
         raise UserError('--quick and --smoke exclude each other; give one')
+    if conduct.abroad and conduct.text is None:
+        raise UserError(f'--abroad={conduct.abroad} is tested on beside --text, which is not given; give both')
     if conduct.sweep is not None:
+        if conduct.text is not None:
+            raise UserError(f'--text={conduct.text} is read by a study, not by --sweep; give --task.path')
         if conduct.form != 'full':
             raise UserError(f'--{conduct.form}: a sweep has no such form; set --training.steps and the like instead')
         base = sweep.base(experiment, model, argv, conduct.sweep, others)
@@ -74,7 +90,7 @@ def asked(conduct: Conduct, experiment: str | None, model: str | None, argv: Seq
     except UserError as error:
         raise UserError(f'{error}; a study sets the flags of its trials itself, and --sweep varies those of an '
                         'experiment') from None
-    return Asked(conduct.study, conduct.form, conduct.seeds)
+    return Asked(conduct.study, conduct.form, conduct.seeds, text=conduct.text, abroad=conduct.abroad)
 
 
 def command(conduct: Conduct, given: Sequence[str], mode: str, experiment: str | None, model: str | None,
@@ -129,8 +145,7 @@ def command(conduct: Conduct, given: Sequence[str], mode: str, experiment: str |
 
 def describe(wanted: Asked, study: Study, jobs: Sequence[trials.Job], argv: Sequence[str]) -> dict[str, Any]:
     """What study.json says."""
-    name = wanted.name if wanted.sweep is None else f'sweep of {wanted.name}'
-    return {'study': name, 'asked': dataclasses.asdict(wanted), 'form': wanted.form, 'claim': study.claim,
+    return {'study': wanted.title, 'asked': dataclasses.asdict(wanted), 'form': wanted.form, 'claim': study.claim,
             'source': study.source, 'expect': study.expect,
             'seeds': study.seeds if isinstance(study.seeds, int) else len(study.seeds),
             'trials': {job.name: list(job.words) for job in jobs},

@@ -15,6 +15,10 @@ class Conduct:
                                      "training.seed=0..2'")
     quick: bool = option(False, "the study's short form: two minutes on two cores")
     smoke: bool = option(False, "the study's shortest form: some seconds, its answer worth nothing")
+    text: str | None = option(None, 'real text for a study that can be run on it (ladder): a folder as '
+                                    '--experiment=multi30k reads it', free=True)
+    abroad: str = option('', "with --text, files of other text to test on, two columns each: 'a.tsv b.tsv:2,1'",
+                         free=True)
     seeds: int | None = option(None, "seeds of each setting, from 0; none: the study's own number", at_least=1)
     workers: int = option(1, 'processes that share the trials', at_least=1)
     launcher: Literal['local', 'slurm', 'ray'] = option(
@@ -34,8 +38,9 @@ class Conduct:
 
 # The flags that each mode reads.
 READ = {
-    'train': ('study', 'sweep', 'quick', 'smoke', 'seeds', 'workers', 'launcher', 'resources', 'retry'),
-    'plan': ('study', 'sweep', 'quick', 'smoke', 'seeds'),
+    'train': ('study', 'sweep', 'quick', 'smoke', 'text', 'abroad', 'seeds', 'workers', 'launcher', 'resources',
+              'retry'),
+    'plan': ('study', 'sweep', 'quick', 'smoke', 'text', 'abroad', 'seeds'),
     'report': ('study', 'quick', 'smoke'),
     'work': ('attached', 'worker'),
 }

@@ -33,7 +33,7 @@ def source_order(model: Any, params: Any, length: int, seed: int = 0, rows: int 
     source_BS = random_batch(model, rows, length, length, seed).source
     order_S = derangement(length, seed)
     plain, moved = (_encode(model, params, source_BS[:, order]) for order in (slice(None), order_S))
-    return max(apart(moved[name], plain[name][:, :, order_S]) for name in ('keys', 'values'))
+    return max(apart(moved[name], plain[name][:, :, :, order_S]) for name in ('keys', 'values'))
 
 
 def prefix_order(model: Any, params: Any, length: int, seed: int = 0, rows: int = 8) -> float:

@@ -1,0 +1,72 @@
+"""The key/value cache of a stack of self-attention: one sequence a row, or the hypotheses of a beam side by side.
+
+Hypotheses that share a row are a tree. What was written stays where it is, whichever hypotheses go on from it: each
+knows its path, the place at which it stood at each step, and sees what lies on that and nothing else. To go on from
+another hypothesis is to take over its path, a few integers, in place of the keys and values of all layers.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# 'keys' and 'values', (B, H, M, K) for each layer; 'position' (B,); with several places 'path' (B, P, L).
+Cache = dict[str, Any]
+
+
+class Slots(NamedTuple):
+    """Where the tokens of one call go in the cache, and what they see there; M slots are L steps of P places."""
+
+    where_BT: jax.Array  # the step of each token, from 0; B may be 1
+    slot_BT: jax.Array  # the slot that it is written to
+    when_M: jax.Array  # the step that each slot is for
+    seen_BTM: jax.Array  # which slots each token sees; B may be 1
+
+
+def empty(layers: int, rows: int, heads: int, size: int, length: int, dtype: Any, places: int = 1) -> Cache:
+    """A cache in which every row has room for `length` tokens at each of its places."""
+    room = (jnp.zeros((rows, heads, length * places, size), dtype),) * layers
+    cache = {'keys': room, 'values': room, 'position': jnp.zeros(rows, jnp.int32)}
+    return cache if places == 1 else cache | {'path': jnp.zeros((rows, places, length), jnp.int32)}
+
+
+def steps(cache: Cache | None, tokens_BT: jax.Array) -> int:
+    """How many steps there is room for: those of the cache, or without one as many as there are tokens."""
+    if cache is None:
+        return tokens_BT.shape[1]
+    return cache['path'].shape[2] if 'path' in cache else cache['keys'][0].shape[2]
+
+
+def slots(cache: Cache, tokens: int) -> Slots:
+    """Those of the next `tokens` tokens a row: of one sequence, or one for each place."""
+    step_B1, count = cache['position'][:, None], cache['keys'][0].shape[2]
+    if 'path' not in cache:
+        where_BT, when_M = step_B1 + jnp.arange(tokens), jnp.arange(count)
+        return Slots(where_BT, where_BT, when_M, when_M <= where_BT[:, :, None])
+    B, P, L = cache['path'].shape
+    if tokens != P:
+        raise ValueError(f'a cache of {P} places takes a token for each, not {tokens}')
+    on_path_BPLP = own(cache)[..., None] == jnp.arange(P)
+    seen_BPLP = on_path_BPLP & (jnp.arange(L)[:, None] <= step_B1[..., None, None])
+    return Slots(jnp.broadcast_to(step_B1, (B, P)), step_B1 * P + jnp.arange(P), jnp.arange(count) // P,
+                 seen_BPLP.reshape(B, P, count))
+
+
+def own(cache: Cache) -> jax.Array:
+    """Each hypothesis' path (B, P, L) with the place at which it stands now."""
+    P, L = cache['path'].shape[1:]
+    return jnp.where(jnp.arange(L) == cache['position'][:, None, None], jnp.arange(P)[:, None], cache['path'])
+
+
+def written(cache: Cache, layers: Sequence[tuple[jax.Array, jax.Array]], tokens: int) -> Cache:
+    """The cache after `tokens` tokens a row, with each layer's keys and values as self-attention has updated them."""
+    keys, values = zip(*layers)
+    if 'path' not in cache:
+        return {'keys': keys, 'values': values, 'position': cache['position'] + tokens}
+    return {'keys': keys, 'values': values, 'position': cache['position'] + 1, 'path': own(cache)}
+
+
+def follow(cache: Cache, parent_BP: jax.Array) -> Cache:
+    """The hypothesis at each place goes on from that at place `parent_BP`."""
+    return cache | {'path': jnp.take_along_axis(cache['path'], parent_BP[:, :, None], axis=1)}
