@@ -150,10 +150,10 @@ def test_a_cache_is_written_at_the_slots_of_each_row():
     position = jnp.array([0, 3, 5])  # the last row's second token lies behind the cache's end and is dropped
     slots = position[:, None] + jnp.arange(2)
     mask = jnp.arange(6) <= slots[:, :, None]
-    cache = jnp.asarray(keys), jnp.asarray(values), slots
+    cache = jnp.asarray(keys.swapaxes(2, 3)), jnp.asarray(values), slots
     (_, (new_keys, new_values)), _ = apply(layer, params, x, mask, cache)
     _, W_K, W_V = np.moveaxis(np.asarray(params['query_key_value']), 1, 0)
-    for old, new, W in ((keys, new_keys, W_K), (values, new_values, W_V)):
+    for old, new, W in ((keys, new_keys.swapaxes(2, 3), W_K), (values, new_values, W_V)):
         expected = old.copy()
         for b, start in enumerate(position):
             for t in range(2):

@@ -466,7 +466,8 @@ def test_the_story_goes_into_a_document(tmp_path, capsys):
     folders = []
     for name, answer, sentence in (
             ('scaling', 'undecided', 'It is undecided.'), ('bottleneck', 'supported', 'More rises. (supported)'),
-            ('gates', 'not supported', 'More rises. (supported) Less falls. (not supported) No more. (not supported)')):
+            ('gates', 'not supported', 'More rises. (supported) Less falls. (not supported) No more. (not supported) '
+                                       'The law is 2.')):
         found = Verdict(answer, sentence, 12.0, 10.0, 14.0, 'points')
         study = made.study(claim=f'The d_k of {name}.', seeds=1, verdict=lambda table, found=found: found)
         folders.append(report.write(name, study, made.write(tmp_path / 'runs' / name, study, name)).parent)

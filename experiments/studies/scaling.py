@@ -37,7 +37,7 @@ def scaling(form: Form = 'full') -> Study:
     speed of steps is what the machine gave, beside another worker where there was one.
 
     python launch.py --study=scaling [--quick | --smoke]
-    Cost: 81 runs of 400 steps, estimated at 12 minutes on two idle cores with --workers=2.
+    Cost: 81 runs of 400 steps, 10 minutes on two cores with --workers=2.
     """
     sizes = {'full': dict(steps=400, widths=(8, 12, 16, WIDTH, 32, 48), data=(250, 1000, 4000), families=3),
              'quick': dict(steps=120, widths=(8, WIDTH), data=(250,), families=2),

@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
 
         Args:
           mask_BTS: True where a query may look; S is the prefix's length (if any) and T, or the cache's length.
-          cache: None, or (keys_BHMK, values_BHMK, slot_BT): the slots of this layer's cache, and those that the tokens
+          cache: None, or (keys_BHKM, values_BHMK, slot_BT): the slots of this layer's cache, and those that the tokens
             go to (`layers/cache.py`).
           relative: the positions, where queries, keys or scores know them.
           prefix: None, or keys and values, each (B, H, S, K), of tokens that stand before all of these. The weights on
@@ -92,11 +92,13 @@ class SelfAttention(nn.Module):
         if relative.turn is not None:  # a cache holds turned keys: their positions do not change
             q_BHTK, k_BHTK = rotate(q_BHTK, relative.turn), rotate(k_BHTK, relative.turn)
         if cache is not None:
-            *before, slot_BT = cache
-            place = (jnp.arange(x_BTD.shape[0])[:, None], slice(None), slot_BT)
-            k_BHTK, v_BHTK = (old.at[place].set(new.swapaxes(1, 2), mode='drop') for old, new in zip(
-                before, (k_BHTK, v_BHTK)))
-        kept = k_BHTK, v_BHTK
+            keys_BHKM, values_BHMK, slot_BT = cache
+            row_B1 = jnp.arange(x_BTD.shape[0])[:, None]
+            keys_BHKM = keys_BHKM.at[row_B1, :, :, slot_BT].set(k_BHTK.swapaxes(1, 2), mode='drop')
+            values_BHMK = values_BHMK.at[row_B1, :, slot_BT].set(v_BHTK.swapaxes(1, 2), mode='drop')
+            k_BHTK, v_BHTK, kept = keys_BHKM.swapaxes(2, 3), values_BHMK, (keys_BHKM, values_BHMK)
+        else:
+            kept = k_BHTK, v_BHTK
         S = 0
         if prefix is not None:
             S = prefix[0].shape[2]

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-# 'keys' and 'values', (B, H, M, K) for each layer; 'position' (B,); with several places 'path' (B, P, L).
+# 'keys' (B, H, K, M), as their product with queries reads them, and 'values' (B, H, M, K) for each layer; 'position'
+# (B,); with several places 'path' (B, P, L).
 Cache = dict[str, Any]
 
 
@@ -26,8 +27,10 @@ class Slots(NamedTuple):
 
 def empty(layers: int, rows: int, heads: int, size: int, length: int, dtype: Any, places: int = 1) -> Cache:
     """A cache in which every row has room for `length` tokens at each of its places."""
-    room = (jnp.zeros((rows, heads, length * places, size), dtype),) * layers
-    cache = {'keys': room, 'values': room, 'position': jnp.zeros(rows, jnp.int32)}
+    slots = length * places
+    cache = {'keys': (jnp.zeros((rows, heads, size, slots), dtype),) * layers,
+             'values': (jnp.zeros((rows, heads, slots, size), dtype),) * layers,
+             'position': jnp.zeros(rows, jnp.int32)}
     return cache if places == 1 else cache | {'path': jnp.zeros((rows, places, length), jnp.int32)}
 
 
@@ -35,12 +38,12 @@ def steps(cache: Cache | None, tokens_BT: jax.Array) -> int:
     """How many steps there is room for: those of the cache, or without one as many as there are tokens."""
     if cache is None:
         return tokens_BT.shape[1]
-    return cache['path'].shape[2] if 'path' in cache else cache['keys'][0].shape[2]
+    return cache['path'].shape[2] if 'path' in cache else cache['values'][0].shape[2]
 
 
 def slots(cache: Cache, tokens: int) -> Slots:
     """Those of the next `tokens` tokens a row: of one sequence, or one for each place."""
-    step_B1, count = cache['position'][:, None], cache['keys'][0].shape[2]
+    step_B1, count = cache['position'][:, None], cache['values'][0].shape[2]
     if 'path' not in cache:
         where_BT, when_M = step_B1 + jnp.arange(tokens), jnp.arange(count)
         return Slots(where_BT, where_BT, when_M, when_M <= where_BT[:, :, None])

@@ -111,7 +111,7 @@ class DecoderLayer(nn.Module):
           memory_mask_BS: True on real source tokens; without `cross`, None.
           relative: the positions, where self-attention knows them.
           real_BT: True on tokens that batch normalisation counts; None where it counts all.
-          cache: None, or (keys_BHMK, values_BHMK, slot_BT): this layer's cache, and where the tokens go in it.
+          cache: None, or (keys_BHKM, values_BHMK, slot_BT): this layer's cache, and where the tokens go in it.
 
         Returns:
           The layer's output, and what is to be kept: the cache's keys and values, updated; those of `x_BTD`, each

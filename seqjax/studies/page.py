@@ -69,13 +69,14 @@ def sentences(text: str) -> Markup:
     if not marked:
         return element('p', text)
     signs = {answer: element('span', SIGNS[answer], class_='mark', role='img', aria_label=answer) for answer in SIGNS}
-    return element('ul', *(element('li', signs[answer], part) for part, answer in marked), class_='parts')
+    return element('ul', *(element('li', signs.get(answer, ''), part) for part, answer in marked), class_='parts')
 
 
 def parts(text: str) -> list[tuple[str, str]]:
-    """The parts of a verdict's sentence, each with its own answer; none where it is in one piece."""
+    """The parts of a verdict's sentence, each with its own answer, and with '' what is added behind them; none where it
+    is in one piece."""
     *pieces, rest = re.split(r'\s*\((supported|not supported|undecided)\)\s*', text)
-    return [] if rest else list(zip(pieces[::2], pieces[1::2]))
+    return list(zip(pieces[::2], pieces[1::2])) + ([(rest, '')] if pieces and rest else [])
 
 
 def strip(verdict: Verdict) -> Markup:
