@@ -36,7 +36,7 @@ def test_on_text_the_share_of_bleu_that_is_lost_counts():
 
 
 def test_other_text_is_read_by_columns_drawn_evenly_and_refused_in_a_line(tmp_path):
-    rows = [(f'wort {i}', f'word {i}') for i in range(40)] + [('lang ' * 31, 'long'), ('', 'nothing')]
+    rows = [(f'wort {i}', f'word {i}') for i in range(40)] + [('lang ' * 16, 'long'), ('', 'nothing')]
     (tmp_path / 'tales.tsv').write_text(''.join(f'{target}\t{source}\n' for source, target in rows))
     found = ladders.elsewhere(f'{tmp_path}/tales.tsv:2,1', 30)
     sources, targets = found['tales']

@@ -40,6 +40,7 @@ TEXT_SIZES: dict[str, Settings] = {
     'bahdanau': {'model.hidden_size': 200, 'model.embedding_size': 168},
     'transformer': {'model.hidden_size': 208, 'model.feedforward_size': 832, 'model.num_layers': 3,
                     'model.num_heads': 4}}
+LONGEST = 75  # characters of a side, each of which may be a piece; a sentence has at most 80 with its end
 Domains = dict[str, tuple[list[str], list[str]]]  # name -> (sources, references)
 CLAIM = ('Systems with attention translate better at home than fixed vectors and counted phrases do, and abroad the '
          'statistical system loses more than they.')
@@ -96,8 +97,8 @@ def on_text(form: Form, text: str, abroad: str) -> Study:
 
     Counted phrases, a fixed vector, attention, and nothing but attention: networks of 5.3 million parameters, within a
     tenth, with equal batches of 128, equal steps, the vocabulary of `multi30k` and its rates; the statistical system
-    counts words. Scores are lower-cased BLEU; of other text so many pairs, drawn evenly from those of at most 30 words
-    a side, and what is lost abroad is a share of the BLEU at home.
+    counts words. Scores are lower-cased BLEU; of other text so many pairs, drawn evenly from those whose
+    sides both fit the models, whatever pieces they are cut into; what is lost abroad is a share of the BLEU at home.
 
     Args:
       text: a folder as --experiment=multi30k reads it.
@@ -131,7 +132,7 @@ def on_text(form: Form, text: str, abroad: str) -> Study:
 
 
 def elsewhere(abroad: str, count: int) -> Domains:
-    """`count` pairs of each of the files that `abroad` names, those of at most 30 words a side, drawn evenly."""
+    """`count` pairs of each of the files that `abroad` names, those of 1 to 75 characters a side, drawn evenly."""
     found: Domains = {}
     for word in abroad.split():
         path, _, columns = word.partition(':')
@@ -142,7 +143,7 @@ def elsewhere(abroad: str, count: int) -> Domains:
             raise UserError(f'--abroad: {word} ends in no two columns; write FILE:2,1')
         pairs = [(source, target) for source, target in zip(*read_pairs(path, [
             int(column) for column in (columns or '1,2').split(',')])) if all(
-                0 < len(side.split()) <= 30 for side in (source, target))]
+                0 < len(side.strip()) <= LONGEST for side in (source, target))]
         rng = np.random.default_rng(0)
         drawn = [pairs[i] for i in rng.choice(len(pairs), min(count, len(pairs)), replace=False)]
         found[name] = [source for source, _ in drawn], [target for _, target in drawn]
