@@ -105,7 +105,8 @@ def on_text(form: Form, text: str, abroad: str) -> Study:
       abroad: files of other text, German and English in two columns, one after the other; ':2,1' after a name says
         which columns.
 
-    Cost: 12 runs of 500 steps, an estimated hour and a half on two idle cores; a third of that with --seeds=1.
+    Cost: 12 runs of 500 steps, an estimated hour and a half on two idle cores; a third of that with --seeds=1
+    (run so, beside other work, in 45 minutes).
 
     Raises:
       UserError: two files of one name, or one that cannot be read.
