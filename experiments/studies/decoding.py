@@ -28,8 +28,8 @@ def decoding(form: Form = 'full') -> Study:
     the searches that the claim is about; the statistical one with its own, whose errors it counts on short numbers.
 
     python launch.py --study=decoding [--quick | --smoke]
-    Cost: 18 runs of 400 to 1,000 steps, and some minutes of decoding for each of the six of the GRU: an estimated 25
-    minutes on two idle cores.
+    Cost: 18 runs of 400 to 1,000 steps and up to seven minutes of decoding each: 55 minutes on two cores, beside other
+    work.
     """
     sizes = {'full': dict(beams=(2, 5, 10, 30), steps=(400, 1000), count=400, repeats=3, width=64),
              'quick': dict(beams=(2, 5, 10), steps=(200,), count=64, repeats=3, width=64),
