@@ -355,7 +355,7 @@ def test_the_ladder_on_ones_own_text(tmp_path, capsys):
     assert launch(*command, '--mode=plan') == 0
     assert '2 trials in runs/smoke/ladder-text' in capsys.readouterr().out
     assert launch(*command, f'--workdir={tmp_path}/study') == 0
-    assert '<h1>Systems with attention' in (tmp_path / 'study' / 'report.html').read_text()
+    assert '<h1>On captions systems with attention' in (tmp_path / 'study' / 'report.html').read_text()
     rows = list(csv.DictReader((tmp_path / 'study' / 'results.csv').open()))
     assert {row['model'] for row in rows if row['model']} == {'smt', 'gru'}
     assert all(0 <= float(row['bleu_tales']) <= 100 for row in rows if row['model'])

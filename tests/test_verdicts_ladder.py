@@ -45,7 +45,9 @@ def test_other_text_is_read_by_columns_drawn_evenly_and_refused_in_a_line(tmp_pa
     assert max(sources.index(source) != rows.index((source, target)) for source, target in zip(sources, targets))
     assert len(ladders.elsewhere(f'{tmp_path}/tales.tsv:2,1', 100)['tales'][0]) == 40
     assert ladders.elsewhere('', 5) == {}
-    for words, reason in ((f'{tmp_path}/tales.tsv {tmp_path}/tales.tsv', 'two files tales'),
+    (tmp_path / 'long.tsv').write_text('lang ' * 16 + '\tlong\n')
+    for words, reason in ((f'{tmp_path}/long.tsv', 'long.tsv has no pair of 1 to 75'),
+                          (f'{tmp_path}/tales.tsv {tmp_path}/tales.tsv', 'two files tales'),
                           (f'{tmp_path}/tales.tsv:2', 'no two columns'), (f'{tmp_path}/none.tsv', 'does not exist')):
         with pytest.raises(UserError, match=reason):
             ladders.elsewhere(words, 5)

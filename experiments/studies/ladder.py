@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.data.parallel import read_pairs
 from seqjax.errors import UserError
 from seqjax.studies import charts
 from seqjax.studies.axes import Settings, lasting
@@ -16,6 +15,7 @@ from seqjax.studies.subject import Subject
 from seqjax.studies.table import Row, Table, difference
 from seqjax.tasks import floors
 from seqjax.tasks import scores as metrics
+from seqjax.tasks.corpora import Parallel
 
 __all__ = ['ladder']
 
@@ -142,9 +142,11 @@ def elsewhere(abroad: str, count: int) -> Domains:
             raise UserError(f'--abroad={abroad} names two files {name}; give one of them another name')
         if columns and not re.fullmatch(r'\d+,\d+', columns):
             raise UserError(f'--abroad: {word} ends in no two columns; write FILE:2,1')
-        pairs = [(source, target) for source, target in zip(*read_pairs(path, [
-            int(column) for column in (columns or '1,2').split(',')])) if all(
-                0 < len(side.strip()) <= LONGEST for side in (source, target))]
+        first, second = (columns or '1,2').split(',')
+        pairs = [pair for pair in zip(*Parallel(path=path, columns=(int(first), int(second))).pairs()) if all(
+            0 < len(side.strip()) <= LONGEST for side in pair)]
+        if not pairs:
+            raise UserError(f'--abroad: {path} has no pair of 1 to {LONGEST} characters a side; cut its lines shorter')
         rng = np.random.default_rng(0)
         drawn = [pairs[i] for i in rng.choice(len(pairs), min(count, len(pairs)), replace=False)]
         found[name] = [source for source, _ in drawn], [target for _, target in drawn]

@@ -99,6 +99,10 @@ class Parallel(Translation):
         return parallel.read_splits(self.path, self.source, self.target, self.train, self.valid, self.test,
                                     self.columns)
 
+    def pairs(self) -> Text:
+        """All that is in one .tsv or in two line-aligned files, in no splits."""
+        return parallel.read_pairs(self.path, self.columns)
+
 
 @dataclasses.dataclass(frozen=True)
 class TFDS(Translation):
