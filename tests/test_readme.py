@@ -53,6 +53,7 @@ def test_every_command_is_taken(document, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, 'conclude', lambda wanted, *args: taken.append(wanted.name) or 0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'src.txt').write_text('')
+    (tmp_path / 'DIR').mkdir()
     (tmp_path / 'other.tsv').write_text('a line\teine Zeile\n')
     listed = commands(document.read_text(encoding='utf-8'))
     for words in listed:

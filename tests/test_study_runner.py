@@ -365,6 +365,7 @@ def test_the_ladder_on_ones_own_text(tmp_path, capsys):
 @pytest.mark.parametrize(('words', 'reason'), [
     (('--study=gates', '--text=there'), 'gates makes its own text and reads no other'),
     (('--study=ladder', '--abroad=tales.tsv'), '--abroad=tales.tsv is tested on beside --text'),
+    (('--study=ladder', '--text=nowhere'), '--text=nowhere is no folder'),
     (('--sweep=model=gru', '--experiment=numerals', '--text=there'), 'read by a study, not by --sweep')])
 def test_text_where_none_is_read_is_refused(words, reason, capsys):
     assert launch(*words) == 2

@@ -1,5 +1,9 @@
 """Ladder and prefix: the sizes that they promise, data that was never seen, and what the verdict says in words."""
 
+import types
+
+import jax
+import numpy as np
 import pytest
 from made_results import ladder, verdict
 
@@ -71,6 +75,28 @@ def test_the_networks_of_the_ladder_are_equally_large(tmp_path):
     assert all(size == pytest.approx(150_000, rel=0.1) for size in sizes.values()), sizes
     steps = {job.recipe.experiment.training.steps for job in trials.jobs(ladders.ladder()) if job.trial.model != 'smt'}
     assert steps == {800}
+
+
+def test_the_networks_on_text_are_equally_large(tmp_path):
+    sizes = {}
+    for job in trials.jobs(ladders.ladder('full', str(tmp_path))):
+        if job.trial.model != 'smt':
+            model = job.recipe.experiment.sized(source_size=8000, target_size=8000, source_length=80, target_length=80,
+                                                length_ratio=1.0).model
+            sizes[job.trial.model] = parameter_count(jax.eval_shape(
+                model.init, jax.random.key(0), np.ones((1, 2), np.int32), np.ones((1, 2), np.int32))['params'])
+    assert set(sizes) == set(ladders.TEXT_SIZES)
+    assert all(size == pytest.approx(5.3e6, rel=0.02) for size in sizes.values()), sizes
+
+
+def test_trivial_methods_on_text_are_scored_in_lower_case():
+    text = ['Ein Hund läuft neben dem Haus'] * 5
+    subject = types.SimpleNamespace(data=types.SimpleNamespace(text={'train': (text, text), 'test': (
+        text, [line.upper() for line in text])}))
+    home, abroad = ({row['floor']: row[column] for row in ladders.trivial(subject, {'tales': (
+        text, [line.lower() for line in text])}, 'bleu_lowercase')} for column in ('bleu_lowercase', 'bleu_tales'))
+    assert home['copy of the source'] == abroad['copy of the source'] == pytest.approx(100)
+    assert home['most frequent word'] < 50
 
 
 def test_one_stack_is_as_large_or_as_dear_as_two(tmp_path):

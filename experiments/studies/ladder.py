@@ -108,8 +108,11 @@ def on_text(form: Form, text: str, abroad: str) -> Study:
     (run so, beside other work, in 45 minutes).
 
     Raises:
-      UserError: two files of one name, or one that cannot be read.
+      UserError: `text` is no folder, two files have one name, or one cannot be read.
     """
+    if not pathlib.Path(text).is_dir():
+        raise UserError(f'--text={text} is no folder; name the folder of train.de, train.en, val.* and '
+                        'test_2016_flickr.*, as --task.path of --experiment=multi30k')
     steps, count = {'full': (500, 500), 'quick': (20, 20), 'smoke': (2, 4)}[form]
     gradient = {**lasting(steps), 'optimizer.warmup_steps': min(200, steps // 2), 'model.dropout': 0.1}
     axes = [{'model': 'smt', 'task.min_frequency': 2}] + [
@@ -125,7 +128,8 @@ def on_text(form: Form, text: str, abroad: str) -> Study:
         axes=axes, measure=lambda subject: measure(subject, domains, 'bleu_lowercase'),
         verdict=lambda table: verdict(table, tuple(domains), 'bleu_lowercase'),
         figures=lambda table: figures(table, tuple(domains), 'bleu_lowercase'),
-        seeds={'full': 3, 'quick': 2, 'smoke': 1}[form], floors=lambda subject: trivial(subject, domains),
+        seeds={'full': 3, 'quick': 2, 'smoke': 1}[form],
+        floors=lambda subject: trivial(subject, domains, 'bleu_lowercase'),
         published=[{'published': f'{name} (bentrevett, 10 epochs)', 'bleu_lowercase': bleu} for name, bleu in (
             ('GRU', 20.61), ('GRU with additive attention', 28.30), ('Transformer', 36.52))],
         shown=(('model',), ('bleu_lowercase', *(f'bleu_{name}' for name in domains), 'nll', 'parameters', 'steps',
@@ -168,20 +172,25 @@ def measure(subject: Subject, domains: Domains, score: str = 'exact_match') -> l
            'seconds': summary['time']['training_seconds']}
     for name, (sources, references) in domains.items():
         found = subject.evaluator.predict(subject.params, sources, subject.composed.decoding)
-        lines = [best[0].text for best in found]
-        row |= {name: metrics.exact_match(lines, references).value, f'bleu_{name}': metrics.bleu(
-            lines, references, lowercase=score == 'bleu_lowercase').value}
+        row |= scored(name, [best[0].text for best in found], references, score)
     return [row]
 
 
-def trivial(subject: Subject, domains: Domains) -> list[Row]:
+def scored(domain: str, lines: Sequence[str], references: Sequence[str], score: str) -> Row:
+    """What lines are worth in a domain; '' is home."""
+    lowercase = score == 'bleu_lowercase'
+    return {domain or 'exact_match': metrics.exact_match(lines, references).value,
+            f'bleu_{domain}' if domain else 'bleu_lowercase' if lowercase else 'bleu': metrics.bleu(
+                lines, references, lowercase).value}
+
+
+def trivial(subject: Subject, domains: Domains, score: str = 'exact_match') -> list[Row]:
     """What needs no model, in each domain."""
     rows: dict[str, Row] = {}
-    for domain, text in {'': subject.data.text['test'], **domains}.items():
-        for found in floors.scored(subject.data.text['train'], text):
-            row = rows.setdefault(found['floor'], {'floor': found['floor']})
-            row |= {domain or 'exact_match': found['exact_match'], f'bleu_{domain}'.rstrip('_'): found['bleu']}
-            row |= {'bleu_lowercase': found['bleu']} if not domain else {}
+    for domain, (sources, references) in {'': subject.data.text['test'], **domains}.items():
+        for name, lines in floors.outputs(subject.data.text['train'], sources).items():
+            row = rows.setdefault(name, {'floor': name})
+            row |= scored(domain, lines, references, score)
     return list(rows.values())
 
 

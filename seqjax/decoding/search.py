@@ -62,13 +62,11 @@ def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, ma
 
 def apart(model: Any, params: Any, source_BS: jax.Array, max_length: int, K: int) -> tuple[Step, Any, Follow]:
     """Each of the K hypotheses is a row: one step of all, their carry before the first, and how they change places."""
-    encoded = {'params': params}
-
     def encode(source_BS):
-        return model.apply(encoded, source_BS, method='encode')
+        return model.apply({'params': params}, source_BS, method='encode')
 
     def start(memory):
-        return model.apply(encoded, memory, max_length, method='start')
+        return model.apply({'params': params}, memory, max_length, method='start')
 
     def source(rows):
         return jax.ShapeDtypeStruct((rows, source_BS.shape[1]), source_BS.dtype)
@@ -76,10 +74,10 @@ def apart(model: Any, params: Any, source_BS: jax.Array, max_length: int, K: int
     memory_axes = batch_axes(lambda rows: jax.eval_shape(encode, source(rows)))
     memory = repeat(encode(source_BS), memory_axes, K)
     carry = start(memory)
-    params, memory = model.unstacked(params, memory)
+    looped, memory = model.unstacked(params, memory)
 
     def step(tokens_B, carry):
-        logits_BTV, carry = model.apply({'params': params}, tokens_B[:, None], memory, carry, method='decode')
+        logits_BTV, carry = model.apply({'params': looped}, tokens_B[:, None], memory, carry, method='decode')
         return logits_BTV[:, -1], carry
 
     def follow(carry, parent_BK):
@@ -93,16 +91,13 @@ def shared(model: Any, params: Any, source_BS: jax.Array, max_length: int, K: in
     """As `apart`, of a model whose K hypotheses of a row share what was made of the source, and the carry."""
     memory = model.apply({'params': params}, source_BS, method='encode')
     carry = model.apply({'params': params}, memory, max_length, K, method='start')
-    params, memory = model.unstacked(params, memory)
+    looped, memory = model.unstacked(params, memory)
 
     def step(tokens_B, carry):
-        logits_BKV, carry = model.apply({'params': params}, tokens_B.reshape(-1, K), memory, carry, method='decode')
+        logits_BKV, carry = model.apply({'params': looped}, tokens_B.reshape(-1, K), memory, carry, method='decode')
         return logits_BKV.reshape(-1, logits_BKV.shape[-1]), carry
 
-    def follow(carry, parent_BK):
-        return model.apply({'params': params}, carry, parent_BK, method='follow')
-
-    return step, carry, follow
+    return step, carry, model.follow
 
 
 def score(model: Any, params: Any, source_BS: jax.Array, target_BT: jax.Array, alpha: float = 0.0) -> jax.Array:
