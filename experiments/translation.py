@@ -111,27 +111,27 @@ def multi30k(model: str = 'transformer') -> Experiment:
     What was run of it, and for how long: docs/results.md.
     """
     task = Parallel(source='de', target='en', train='train', valid='val', test='test_2016_flickr', vocabulary='bpe',
-                    vocabulary_size=8000, joint_vocabulary=True, lowercase=True, max_length=80, buckets=4,
+                    vocabulary_size=8000, joint_vocabulary=True, lowercase=True, max_length=80, buckets=6,
                     label_smoothing=0.1, metric='bleu_lowercase')
     if model == 'smt':
         return counted(dataclasses.replace(task, **WORDS), batch_size=1024)
     if model in ATTENTION_ONLY:
         size = dict(num_layers=depth(model, 3), hidden_size=256, num_heads=8, feedforward_size=1024, dropout=0.15,
                     tie='all')
-        optimizer = Optimizer(learning_rate=1.6e-3, beta2=0.98, schedule='inverse_sqrt', warmup_steps=400,
-                              clip_norm=1.0)
+        optimizer = Optimizer(learning_rate=1.6e-3, beta2=0.98, schedule='linear', warmup_steps=400, clip_norm=1.0)
     elif model == 'convs2s':
         size = dict(num_layers=4, hidden_size=256, embedding_size=256, dropout=0.25)
-        optimizer = Optimizer(learning_rate=1e-3, schedule='inverse_sqrt', warmup_steps=400, clip_norm=0.1)
+        optimizer = Optimizer(learning_rate=1e-3, schedule='linear', warmup_steps=400, clip_norm=0.1)
     else:
-        size = dict(num_layers=1 if model in ('bahdanau', 'rctm') else 2, hidden_size=256, embedding_size=256,
-                    dropout=0.3)
-        optimizer = Optimizer(learning_rate=2e-3, schedule='inverse_sqrt', warmup_steps=400, clip_norm=1.0)
+        # One vector must hold a sentence: both ends write to it, and every step reads it (Cho et al. 2014).
+        size = dict(num_layers=1, hidden_size=256 if model in ('bahdanau', 'rctm') else 320, embedding_size=128,
+                    dropout=0.2, bidirectional=True, feed='every', tie_embeddings=True)
+        optimizer = Optimizer(learning_rate=2e-3, schedule='linear', warmup_steps=200, clip_norm=1.0)
     return Experiment(
         task=task,
         model=build(model, **size),
         optimizer=optimizer,
-        training=Training(steps=None, epochs=10, batch_size=128, checkpoint_every=200))
+        training=Training(steps=None, epochs=10, batch_size=128, checkpoint_every=100))
 
 
 def parallel(model: str = 'transformer') -> Experiment:
