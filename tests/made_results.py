@@ -10,6 +10,7 @@ from collections import namedtuple
 import numpy as np
 
 from experiments.studies import ladder as ladders
+from experiments.studies import recipes as recipe
 from experiments.studies import scaling as scale
 from seqjax import catalogue
 from seqjax.studies.axes import SEED
@@ -218,6 +219,19 @@ def ladder(smt=95.0, fixed=90.0, attentive=99.0, lost=(40.0, 90.0), lost_smt=(60
     # What is lost moves by the seeds too, not only what it is lost from.
     return Table.of({**row, 'hole': row['hole'] - (row['model'] == 'smt') * 2 * spread * (row[SEED] - 1)}
                     for row in made.rows)
+
+
+@study(1.0, undecided=dict(bpe=0.05, spread=0.1), against=[
+    dict(bpe=-1.0), dict(warm_up=-1.0), dict(smoothing=-1.0), dict(averaging=-0.1), dict(beam=-0.1),
+    dict(penalty=-0.1)])
+def recipes(bpe=1.0, warm_up=2.0, smoothing=0.5, averaging=0.4, beam=1.0, penalty=0.2, spread=0.05):
+    """A Transformer with all that helps, read four ways, and without one ingredient of its training at a time."""
+    readings = np.cumsum([90.0, -penalty, -beam, -averaging])[::-1]
+    lines = [({'without': 'none', 'weights': weights, 'search': search}, {'bleu_lowercase': score})
+             for (weights, search), score in zip(recipe.READINGS, readings)]
+    lines += [({'without': name, 'weights': 'averaged', 'search': 'beam, penalised'}, {'bleu_lowercase': 90.0 - gain})
+              for name, gain in zip(recipe.WITHOUT, (bpe, warm_up, smoothing))]
+    return table(lines, spread, {'without': 'none'})
 
 
 @study(100 * np.log(1.5), rel=2e-5, undecided=dict(same_cost=0.11, spread=0.01), against=[

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from test_decoding import SCORE, TOY, Counting, decode, log_softmax, random_toy, sources, toy, tree
 
-from seqjax.decoding.beam import NO_BATCH, batch_axes, best, length_penalty, reorder, repeat
+from seqjax.decoding.beam import NO_BATCH, batch_axes, length_penalty, reorder, repeat
 from seqjax.decoding.options import EOS, PAD
 
 
@@ -272,18 +272,3 @@ def test_a_wider_search_makes_no_search_error_that_enumeration_would_find():
         errors.append(int((~ended | (found.scores_BK[:, 0] < best - 1e-4)).sum()))
     assert errors[0] > 3, 'greedy should miss some'
     assert errors[1] == 0
-
-
-@pytest.mark.parametrize('width', [130, 640, 641, 5000])
-def test_the_best_of_long_rows_are_those_of_top_k_ties_and_all(width):
-    """Ties, many of them, go to the first; so do those among -inf."""
-    rng = np.random.default_rng(0)
-    rows = rng.integers(0, 40, (6, width)).astype(np.float32)
-    rows[2] = rng.normal(size=width)
-    rows[3, :-3] = -np.inf
-    rows[4] = -np.inf
-    rows[5] = 0
-    values, places = jax.jit(best, static_argnums=1)(rows, 10)
-    expected = np.argsort(-rows, axis=1, kind='stable')[:, :10]
-    np.testing.assert_array_equal(places, expected)
-    np.testing.assert_array_equal(values, np.take_along_axis(rows, expected, axis=1))

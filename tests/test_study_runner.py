@@ -343,29 +343,47 @@ def test_jobs_are_composed_like_plain_runs(monkeypatch):
         trials.jobs(dataclasses.replace(wrong, axes=[*widths.axes, {'model.num_layers': 1}]))
 
 
-def test_the_ladder_on_ones_own_text(tmp_path, capsys):
-    """Two systems, two steps: the folder is called after the text, and what is abroad has a column."""
+@pytest.fixture
+def captions(tmp_path):
+    """A folder as Multi30k's, of sixty sentences."""
     words = {'de': ('ein', 'mann', 'hund', 'läuft', 'neben'), 'en': ('a', 'man', 'dog', 'runs', 'beside')}
     for split, count in (('train', 60), ('val', 6), ('test_2016_flickr', 6)):
         for language, known in words.items():
             (tmp_path / f'{split}.{language}').write_text(''.join(
                 ' '.join(known[i // step % 5] for step in (1, 6, 2)) + '\n' for i in range(count)))
-    (tmp_path / 'tales.tsv').write_text('a man runs\tein mann läuft\n' * 5)
-    command = ('--study=ladder', '--smoke', f'--text={tmp_path}', f'--abroad={tmp_path}/tales.tsv:2,1')
+    return tmp_path
+
+
+def test_the_ladder_on_ones_own_text(captions, capsys):
+    """Two systems, two steps: the folder is called after the text, and what is abroad has a column."""
+    (captions / 'tales.tsv').write_text('a man runs\tein mann läuft\n' * 5)
+    command = ('--study=ladder', '--smoke', f'--text={captions}', f'--abroad={captions}/tales.tsv:2,1')
     assert launch(*command, '--mode=plan') == 0
     assert '2 trials in runs/smoke/ladder-text' in capsys.readouterr().out
-    assert launch(*command, f'--workdir={tmp_path}/study') == 0
-    assert '<h1>On captions systems with attention' in (tmp_path / 'study' / 'report.html').read_text()
-    rows = list(csv.DictReader((tmp_path / 'study' / 'results.csv').open()))
+    assert launch(*command, f'--workdir={captions}/study') == 0
+    assert '<h1>On captions systems with attention' in (captions / 'study' / 'report.html').read_text()
+    rows = list(csv.DictReader((captions / 'study' / 'results.csv').open()))
     assert {row['model'] for row in rows if row['model']} == {'smt', 'gru'}
     assert all(0 <= float(row['bleu_tales']) <= 100 for row in rows if row['model'])
-    assert json.loads((tmp_path / 'study' / 'report.json').read_text())['study'] == 'ladder-text'
+    assert json.loads((captions / 'study' / 'report.json').read_text())['study'] == 'ladder-text'
+
+
+def test_recipes_on_ones_own_text(captions):
+    """One rung, five steps, read at both ends."""
+    assert launch('--study=recipes', '--smoke', f'--text={captions}', f'--workdir={captions}/study') == 0
+    rows = [row for row in csv.DictReader((captions / 'study' / 'results.csv').open()) if row['model']]
+    assert [(row['model'], row['weights'], row['search']) for row in rows] == [
+        ('lstm', 'best', 'greedy'), ('lstm', 'averaged', 'beam, penalised')]
+    assert all(0 <= float(row['bleu_lowercase']) <= 100 for row in rows)
+    assert 'lstm like for like: not run.' in (captions / 'study' / 'report.md').read_text()
 
 
 @pytest.mark.parametrize(('words', 'reason'), [
     (('--study=gates', '--text=there'), 'gates makes its own text and reads no other'),
     (('--study=ladder', '--abroad=tales.tsv'), '--abroad=tales.tsv is tested on beside --text'),
     (('--study=ladder', '--text=nowhere'), '--text=nowhere is no folder'),
+    (('--study=recipes', '--text=nowhere'), '--text=nowhere is no folder'),
+    (('--study=recipes', '--text=.', '--abroad=tales.tsv'), '--abroad=tales.tsv: recipes is tested on its own text'),
     (('--sweep=model=gru', '--experiment=numerals', '--text=there'), 'read by a study, not by --sweep')])
 def test_text_where_none_is_read_is_refused(words, reason, capsys):
     assert launch(*words) == 2

@@ -9,9 +9,9 @@ from jax import lax
 
 from seqjax.decoding.greedy import Step, next_log_probs
 from seqjax.decoding.options import BOS, EOS, PAD
+from seqjax.decoding.ranking import best
 
 NO_BATCH = -1
-BLOCK = 64
 # (carry, parent_BK) -> carry: the hypothesis at each place goes on from that at place `parent_BK`.
 Follow = Callable[[Any, jax.Array], Any]
 
@@ -64,23 +64,6 @@ def reorder(tree: Any, axes: Any, parent_BK: jax.Array) -> Any:
         return places(rows, parent_BK).reshape(leaf.shape)
 
     return jax.tree.map(take, tree, axes)
-
-
-def best(x_BN: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """`lax.top_k` of long rows: the values and places (B, count) of the greatest, the first of equal ones first.
-
-    They lie in the `count` blocks whose greatest are greatest, so that a row is read once and little of it sorted.
-    """
-    B, N = x_BN.shape
-    blocks = -(-N // BLOCK)
-    if blocks <= 2 * count:
-        return lax.optimization_barrier(lax.top_k(x_BN, count))
-    x_BMW = jnp.pad(x_BN, ((0, 0), (0, blocks * BLOCK - N)), constant_values=-jnp.inf).reshape(B, blocks, BLOCK)
-    # Whole: since they are cut further down, XLA would sort all candidates.
-    block_BC = jnp.sort(lax.optimization_barrier(lax.top_k(x_BMW.max(axis=2), count))[1], axis=1)
-    few_BCW = jnp.take_along_axis(x_BMW, block_BC[:, :, None], axis=1)
-    values_BC, place_BC = lax.optimization_barrier(lax.top_k(few_BCW.reshape(B, count * BLOCK), count))
-    return values_BC, jnp.take_along_axis(block_BC, place_BC // BLOCK, axis=1) * BLOCK + place_BC % BLOCK
 
 
 class Beams(NamedTuple):

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from seqjax.decoding import ranking
 from seqjax.decoding.greedy import Step, rollout
 from seqjax.decoding.options import BOS, PAD
 
@@ -20,8 +21,7 @@ def filter_logits(logits_BV: jax.Array, top_k: int | None = None, top_p: float |
     """
     V = logits_BV.shape[-1]
     if top_k is not None and top_k < V:
-        # Whole before it is sliced, or XLA would sort all pieces for it.
-        least_B1 = jax.lax.optimization_barrier(jax.lax.top_k(logits_BV, top_k))[0][..., -1:]
+        least_B1 = ranking.top_k(logits_BV, top_k)[0][..., -1:]
         logits_BV = jnp.where(logits_BV < least_B1, -jnp.inf, logits_BV)
     if top_p is not None and top_p < 1:
         sorted_BV = jnp.sort(logits_BV, axis=-1, descending=True)

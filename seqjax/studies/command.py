@@ -43,9 +43,11 @@ class Asked:
         if self.sweep is not None:
             return sweep.study(self.sweep, self.base, self.seeds)
         make = catalogue.load('study', self.name)
-        if self.text is not None and 'text' not in inspect.signature(make).parameters:
-            raise UserError(f'--text={self.text}: {self.name} makes its own text and reads no other; drop the flag')
-        study = make(self.form) if self.text is None else make(self.form, self.text, self.abroad)
+        given = {name: value for name, value in (('text', self.text), ('abroad', self.abroad)) if value}
+        for name in given.keys() - inspect.signature(make).parameters.keys():
+            why = 'makes its own text and reads no other' if name == 'text' else 'is tested on its own text alone'
+            raise UserError(f'--{name}={given[name]}: {self.name} {why}; drop the flag')
+        study = make(self.form, **given)
         return study if self.seeds is None else dataclasses.replace(study, seeds=self.seeds)
 
     @property

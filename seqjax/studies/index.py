@@ -25,7 +25,7 @@ class Chapter(NamedTuple):
 STORY = (
     Chapter('The ladder', 'Translation was counted first: phrases, and how often each stood for which. Then networks '
             'learned it, and every few years another one. Here is each of them, on the same text.',
-            ('ladder', 'ladder-text')),
+            ('ladder', 'ladder-text', 'recipes-text', 'recipes')),
     Chapter('Recurrence', 'A network that reads word by word carries all that it has read in one state. What is held, '
             'what is lost on the way, and how the words are written down again.',
             ('gates', 'bottleneck', 'exposure', 'decoding')),

@@ -15,9 +15,10 @@ class Conduct:
                                      "training.seed=0..2'")
     quick: bool = option(False, "the study's short form: two minutes on two cores")
     smoke: bool = option(False, "the study's shortest form: some seconds, its answer worth nothing")
-    text: str | None = option(None, 'real text for a study that can be run on it (ladder): a folder as '
-                                    '--experiment=multi30k reads it', free=True)
-    abroad: str = option('', "with --text, files of other text to test on, two columns each: 'a.tsv b.tsv:2,1'",
+    text: str | None = option(None, 'real text for a study that can be run on it (ladder, recipes): a folder '
+                                    'as --experiment=multi30k reads it', free=True)
+    abroad: str = option('', "with --text, files of other text to test on (ladder), two columns each: 'a.tsv "
+                         "b.tsv:2,1'",
                          free=True)
     seeds: int | None = option(None, "seeds of each setting, from 0; none: the study's own number", at_least=1)
     workers: int = option(1, 'processes that share the trials', at_least=1)

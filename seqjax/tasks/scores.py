@@ -63,29 +63,43 @@ class Bootstrap(NamedTuple):
     b_better: float  # share of the resampled test sets on which b is strictly better (Koehn 2004)
 
 
-def paired_bootstrap(a: Sequence[str], b: Sequence[str], references: Sequence[str], seed: int = 0,
-                     samples: int = 1000) -> Bootstrap:
-    """Paired bootstrap resampling (Koehn 2004) of BLEU: both systems on the same resampled test sets.
+class Resampled(NamedTuple):
+    """BLEU of a system on a test set, and on test sets of as many sentences drawn from it with replacement."""
+
+    value: float
+    values: np.ndarray  # (samples,)
+
+
+def resampled(hypotheses: Sequence[str], references: Sequence[str], seed: int = 0, samples: int = 1000,
+              lowercase: bool = False) -> Resampled:
+    """BLEU on resampled test sets (Koehn 2004); equal seeds draw the same sentences for every system."""
+    _check(hypotheses, references)
+    if samples < 1:
+        raise UserError(f'samples={samples}: a bootstrap needs at least one resampled test set; 1000 are usual')
+    statistics, n = _bleu_statistics(hypotheses, references, lowercase), len(references)
+    indices = np.random.default_rng(seed).choice(n, size=(samples, n), replace=True)
+    times = np.stack([np.bincount(row, minlength=n) for row in indices])
+    return Resampled(_bleu_of(statistics.sum(axis=0)), np.array([_bleu_of(total) for total in times @ statistics]))
+
+
+def paired(a: Resampled, b: Resampled) -> Bootstrap:
+    """The difference of two systems on the same resampled test sets.
 
     The p-value centres the resampled differences (Riezler and Maxwell 2005), as sacreBLEU's does: the share of
     | |d*| - mean |d*| | above |d|, with one added to both counts, so it is never 0.
     """
-    _check(a, references)
-    _check(b, references)
-    if samples < 1:
-        raise UserError(f'samples={samples}: a bootstrap needs at least one resampled test set; 1000 are usual')
-    statistics = [_bleu_statistics(system, references) for system in (a, b)]
-    bleu_a, bleu_b = (_bleu_of(total) for total in (s.sum(axis=0) for s in statistics))
-    n = len(references)
-    indices = np.random.default_rng(seed).choice(n, size=(samples, n), replace=True)
-    times = np.stack([np.bincount(row, minlength=n) for row in indices])
-    samples_a, samples_b = (np.array([_bleu_of(total) for total in times @ s]) for s in statistics)
-    differences = samples_b - samples_a
+    differences, difference = b.values - a.values, b.value - a.value
     sizes = np.abs(differences)
-    extreme = (sizes - sizes.mean() > abs(bleu_b - bleu_a)).sum()
+    extreme = (sizes - sizes.mean() > abs(difference)).sum()
     low, high = np.percentile(differences, [2.5, 97.5])
-    return Bootstrap(bleu_b - bleu_a, float((extreme + 1) / (samples + 1)), float(low), float(high),
+    return Bootstrap(difference, float((extreme + 1) / (len(differences) + 1)), float(low), float(high),
                      float((differences > 0).mean()))
+
+
+def paired_bootstrap(a: Sequence[str], b: Sequence[str], references: Sequence[str], seed: int = 0,
+                     samples: int = 1000, lowercase: bool = False) -> Bootstrap:
+    """Paired bootstrap resampling of two systems' outputs: `paired`, of what `resampled` draws for both."""
+    return paired(*(resampled(system, references, seed, samples, lowercase) for system in (a, b)))
 
 
 def aer(sure: Sequence[Collection[tuple[int, int]]], possible: Sequence[Collection[tuple[int, int]]],
@@ -118,10 +132,10 @@ def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
                         f'reference, in the same order')
 
 
-def _bleu_statistics(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+def _bleu_statistics(hypotheses: Sequence[str], references: Sequence[str], lowercase: bool) -> np.ndarray:
     """Sums of these over sentences give corpus BLEU: lengths, matches and n-grams; int64 (sentences, 10)."""
     # effective_order changes no count; it tells sacreBLEU that one sentence is meant.
-    metric = BLEU(effective_order=True, force=True)
+    metric = BLEU(lowercase=lowercase, effective_order=True, force=True)
     scores = [metric.sentence_score(h, [r]) for h, r in zip(hypotheses, references)]
     return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], np.int64)
 

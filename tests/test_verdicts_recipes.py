@@ -1,0 +1,66 @@
+"""Recipes: rungs no larger and no longer trained than published ones, and what is said of them."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.studies import recipes
+from seqjax.prepared import parameter_count
+from seqjax.studies import trials
+from seqjax.studies.table import Table
+
+
+def row(model, score, seed, reading=recipes.LIKE_FOR_LIKE, without='none', epochs=None):
+    """A row whose resampled test sets differ by what a random generator says, for all models alike."""
+    return {'model': model, 'training.epochs': epochs or recipes.RUNGS[model][0], 'without': without, 'weights':
+            reading[0], 'search': reading[1], 'training.seed': seed, 'bleu_lowercase': score,
+            'resampled': (score + np.random.default_rng(0).normal(size=1000)).tolist()}
+
+
+def results(best=42.0, seeds=(0, 1, 2), **scores):
+    """Every rung two above its mark, but for those that `scores` says, and a long run."""
+    found = []
+    for seed in seeds:
+        noise = 0.1 * (seed - 1)
+        for model, (_, published, _, margin) in recipes.RUNGS.items():
+            found.append(row(model, scores.get(model, published + margin + 2) + noise, seed))
+        found.append(row('transformer', best + noise, seed, recipes.ALL, epochs=30))
+        found.append(row('transformer', 41.0 + noise, seed, recipes.ALL))
+        found.append(row('transformer', 40.0 + noise, seed, recipes.ALL, without='BPE'))
+    return Table.of(found)
+
+
+@pytest.mark.parametrize(('changed', 'answer'), [
+    ({}, 'supported'), ({'lstm': 14.0}, 'not supported'), ({'transformer': 38.0}, 'not supported'),
+    ({'best': 41.0}, 'not supported'), ({'seeds': (0,)}, 'undecided')], ids=str)
+def test_each_rung_has_its_mark(changed, answer):
+    found = recipes.verdict_on_text(results(**changed))
+    assert found.answer == answer, found.sentence
+
+
+def test_the_sentence_says_how_sure_the_order_is_and_what_ingredients_give():
+    sentence = recipes.verdict_on_text(results()).sentence
+    low, high = 16.76 + np.percentile(np.random.default_rng(0).normal(size=1000), [2.5, 97.5])
+    assert f'lstm like for like: 16.76 BLEU ({low:.1f} to {high:.1f} over resampled test sets), +3.00 over' in sentence
+    assert 'Gru over lstm: +6.85 BLEU (+6.85 to +6.85, p = 0.001).' in sentence
+    assert 'BPE: +1.00 BLEU' in sentence
+    assert 'Smoothing' not in sentence, 'no run without it'
+    part = recipes.verdict_on_text(results().where(lambda row: row['model'] != 'gru'))
+    assert part.answer == 'undecided'
+    assert 'gru like for like: not run.' in part.sentence
+    assert 'Bahdanau over lstm' in part.sentence
+
+
+def test_rungs_are_no_larger_and_no_longer_than_published(tmp_path):
+    seen = set()
+    for job in trials.jobs(recipes.recipes('full', str(tmp_path))):
+        experiment = job.recipe.experiment.sized(source_size=8000, target_size=8000, source_length=80, target_length=80,
+                                                 length_ratio=1.0)
+        shapes = jax.eval_shape(experiment.model.init, jax.random.key(0), *[np.ones((1, 2), np.int32)] * 2)
+        size = parameter_count(shapes['params'])
+        assert size <= 6e6 or job.trial.model == 'transformer'
+        assert size < recipes.RUNGS[job.trial.model][2]
+        assert experiment.training.epochs <= 10 or experiment.training.epochs == recipes.LONG
+        assert experiment.training.batch_size == 128
+        seen.add((job.trial.model, size))
+    assert len(seen) == 4, 'a run without an ingredient has as many parameters'
