@@ -2,7 +2,9 @@
 
 import sys
 
-from seqjax.launcher import main
+from seqjax import allocator
 
 if __name__ == '__main__':
+    allocator.start_again()
+    from seqjax.launcher import main
     sys.exit(main(sys.argv[1:]))

@@ -16,6 +16,7 @@ ARROWS = {
     'options': 'errors',
     'files': 'errors',
     'compilation': '',
+    'allocator': '',
     'catalogue': 'errors',
     'flags': 'errors options',
     'layers': '',
@@ -39,7 +40,7 @@ ARROWS |= {
     'experiments': 'errors options catalogue experiment tasks models decoding training studies',
     'launcher': 'errors options files compilation catalogue flags data training experiment compose studies ' + ' '.join(
         JOINTS),
-    'launch': 'launcher',
+    'launch': 'allocator launcher',
 }
 
 
