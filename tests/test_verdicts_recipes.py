@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.studies import recipes
+from seqjax.compose import compose
 from seqjax.prepared import parameter_count
 from seqjax.studies import trials
 from seqjax.studies.table import Table
@@ -63,4 +64,9 @@ def test_rungs_are_no_larger_and_no_longer_than_published(tmp_path):
         assert experiment.training.epochs <= 10 or experiment.training.epochs == recipes.LONG
         assert experiment.training.batch_size == 128
         seen.add((job.trial.model, size))
+        if not {*job.trial.settings} - {'task.path', 'training.keep', 'training.epochs', 'training.seed'}:
+            seed = job.trial.settings['training.seed']
+            plain = compose('multi30k', job.trial.model, [
+                f'--task.path={tmp_path}', '--training.keep=6', f'--training.seed={seed}'])
+            assert plain.experiment == job.recipe.experiment, 'the plain command repeats the row'
     assert len(seen) == 4, 'a run without an ingredient has as many parameters'
