@@ -1,13 +1,12 @@
-"""What a Transformer's training step spends its time on, and what its backward pass written out, its inputs turned
-before the products of weights' gradients and its layers side by side give it:
+"""What a Transformer's training step spends its time on, and what its backward pass written out and its layers side by
+side give it:
 
     python -m benchmarks.steps [--width=256] [--repeats=9]
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m benchmarks.steps      # in large pages, as launch.py computes
 
-The gradient of the loss is compiled as it is, with inputs as they lie, with products left to XLA, with layers in a
-loop, and with the last two; the five take turns in one process. Then jax's profiler says what kinds of operations the
-first of them consists of. The kinds are XLA's own names for operations on the CPU; operations run side by side, so
-shares are of the time of all.
+The gradient of the loss is compiled as it is, with products left to XLA, with layers in a loop, and with both; the
+four take turns in one process. Then jax's profiler says what kinds of operations the first of them consists of. The
+kinds are XLA's own names for operations on the CPU; operations run side by side, so shares are of the time of all.
 """
 
 import argparse
@@ -41,8 +40,8 @@ KINDS = (('matrix products', r'ynn_|dot'), ('copies into another order', r'copy|
 
 
 @contextlib.contextmanager
-def changed(plain: bool, loop: bool, lying: bool):
-    """Products as XLA differentiates them, layers in a loop, inputs as they lie, while a program is traced."""
+def changed(plain: bool, loop: bool):
+    """Products as XLA differentiates them, and layers in a loop, while a program is traced."""
     with contextlib.ExitStack() as stack:
         if plain:
             for place, name, other in (
@@ -51,9 +50,6 @@ def changed(plain: bool, loop: bool, lying: bool):
                 stack.enter_context(mock.patch.object(place, name, other))
         if loop:
             stack.enter_context(mock.patch.object(model, 'UNROLLED', 1))
-        if lying:
-            stack.enter_context(mock.patch.object(products, '_weight_gradient', lambda x, slope: (
-                x.reshape(-1, x.shape[-1]).T @ slope.reshape(-1, slope.shape[-1]))))
         yield
 
 
@@ -70,10 +66,9 @@ def gradients(width: int) -> dict[str, tuple]:
         return total / count
 
     found = {}
-    for name, *how in (('as it is', False, False, False), ('inputs as they lie', False, False, True),
-                       ('products left to XLA', True, False, False), ('layers in a loop', False, True, False),
-                       ('both', True, True, False)):
-        with changed(*how):  # a function of its own each, for jax remembers what it has traced
+    for name, plain, loop in (('as it is', False, False), ('products left to XLA', True, False),
+                              ('layers in a loop', False, True), ('both', True, True)):
+        with changed(plain, loop):  # a function of its own each, for jax remembers what it has traced
             run = jax.jit(jax.grad(lambda params, key: loss(params, key)))
             arguments, began = (params, jax.random.key(1)), time.perf_counter()
             found[name] = run.lower(*arguments).compile(), arguments, time.perf_counter() - began

@@ -1,8 +1,8 @@
 """What glibc's allocator is told before anything is computed: to ask the kernel for large pages.
 
 A step's arrays are freed at its end and taken anew by the next. In pages of 4 KiB a Transformer's step of 1.5 GiB waits
-for 400,000 page faults, in pages of 2 MiB for hardly any (docs/performance.md says what it gave). The allocator reads
-its settings when a process starts, hence the new start.
+for some 200,000 page faults, in pages of 2 MiB for hardly any (docs/performance.md says what it gave). The allocator
+reads its settings when a process starts, hence the new start.
 """
 
 import os

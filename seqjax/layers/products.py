@@ -2,8 +2,7 @@
 
 Left to itself, the compiler fuses what comes before a weight's gradient into a copy of the transposed slopes, element
 by element across memory, and for a table (V, D) it turns the largest array of all, the slopes of the logits. Here the
-slopes are made once and the inputs are turned before the product, for which it has a better routine then; the numbers
-are the same (docs/performance.md says what it gave).
+slopes are made once, the narrow side is turned, and the numbers are the same (docs/performance.md says what it gave).
 """
 
 import functools
@@ -26,7 +25,7 @@ def _matmul_forward(x, kernel_KN, dtype):
 def _matmul_backward(dtype, kept, slope):
     x, kernel_KN = kept
     slope = jax.lax.optimization_barrier(slope.astype(x.dtype))
-    return slope @ kernel_KN.T, _weight_gradient(x, slope)
+    return slope @ kernel_KN.T, _flat(x).T @ _flat(slope)
 
 
 @jax.custom_vjp
@@ -43,15 +42,7 @@ def _logits_backward(kept, slope):
     x, table_VD = kept
     slope = jax.lax.optimization_barrier(slope.astype(x.dtype))
     # Without the second barrier the product would be turned round again, and its large factor with it.
-    return slope @ table_VD, jax.lax.optimization_barrier(_weight_gradient(x, slope)).T
-
-
-def _weight_gradient(x, slope):
-    """(..., K) and (..., N) to (K, N), summed over all that comes before."""
-    turned = _flat(x).T
-    if jax.default_backend() == 'cpu':  # an accelerator turns a factor on the way
-        turned = jax.lax.optimization_barrier(turned)
-    return turned @ _flat(slope)
+    return slope @ table_VD, jax.lax.optimization_barrier(_flat(x).T @ _flat(slope)).T
 
 
 def _flat(x):
