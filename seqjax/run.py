@@ -144,13 +144,12 @@ def validation(evaluator: Evaluator, experiment: Experiment, data: Data, progres
     """The function (state, step) -> (metrics, score) that the loop evaluates with; it decodes greedily."""
     task = experiment.task
     decoding = dataclasses.replace(experiment.decoding, method='greedy', nbest=1)
-    bleu = 'bleu_lowercase' if task.metric == 'bleu_lowercase' else 'bleu'  # the one that chooses the best checkpoint
+    shown = dict.fromkeys(('loss', 'perplexity', 'bleu', 'exact_match', task.metric))  # the last chooses a checkpoint
 
     def evaluate(state: State, step: int) -> tuple[dict[str, float], float]:
         metrics = evaluator.evaluate(state.params, data.text['valid'], data.ids['valid'], decoding,
                                      task.valid_sentences).metrics
-        progress.note(f'step {step}: ' + '  '.join(f'{name} {metrics[name]:.4g}' for name in (
-            'loss', 'perplexity', bleu, 'exact_match')))
+        progress.note(f'step {step}: ' + '  '.join(f'{name} {metrics[name]:.4g}' for name in shown))
         return metrics, metrics[task.metric] * (-1 if task.metric == 'loss' else 1)
 
     return evaluate

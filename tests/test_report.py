@@ -121,6 +121,17 @@ def test_trials_that_were_not_run_are_rows_too(tmp_path, study):
     assert '| gru | – | seed 1: not run |' in (folder / 'report.md').read_text()
 
 
+def test_trials_that_the_columns_do_not_tell_apart_are_named(tmp_path, study):
+    """Two that were not run, of one model and one seed; a third has a line to itself."""
+    changed = dataclasses.replace(study, axes=[*study.axes, {**study.axes[0], 'model.dropout': 0.5}])
+    missing = [trial.name for trial in changed.trials() if trial.settings['training.seed'] == 1]
+    page, _ = written(tmp_path, changed, missing=missing, failed=())
+    reasons = [row[-1] for row in page.tables[0] if row[-1].endswith('not run')]
+    assert sorted(reasons) == sorted([*(f'{name}: not run' for name in missing if study.axes[0]['model'] in name), *(
+        'seed 1: not run' for name in missing if study.axes[0]['model'] not in name)])
+    assert len(reasons) == 4
+
+
 def test_the_page_is_in_the_order_in_which_it_is_read(page):
     order = [text for tag, text in page.texts if tag in ('h1', 'h2')]
     assert order == ['A fixed vector forgets long sentences; attention does not.', 'What was measured', 'Figures',

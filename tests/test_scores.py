@@ -7,7 +7,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 
 from seqjax.errors import UserError
-from seqjax.tasks.scores import Score, aer, bleu, chrf, exact_match, paired_bootstrap, summary
+from seqjax.tasks.scores import Score, aer, bleu, chrf, exact_match, paired_bootstrap, resampled, summary
 
 REFERENCES = ['A man in an orange hat starring at something.',
               'A Boston Terrier is running on lush green grass.',
@@ -91,6 +91,16 @@ def test_bootstrap_agrees_with_sacrebleus(monkeypatch):
         ours = paired_bootstrap(a, system, references, seed=12345, samples=300)
         assert ours.p_value == pytest.approx(results[name].p_value, abs=1e-12)
         assert ours.difference == pytest.approx(results[name].score - results['a'].score, abs=1e-9)
+
+
+@pytest.mark.parametrize('lowercase', [False, True])
+def test_resampled_test_sets_are_scored_as_the_whole(lowercase):
+    """Each is sacreBLEU's of the lines that its seed draws, in either case."""
+    found = resampled(HYPOTHESES, REFERENCES, seed=3, samples=4, lowercase=lowercase)
+    assert found.value == pytest.approx(bleu(HYPOTHESES, REFERENCES, lowercase).value)
+    drawn = np.random.default_rng(3).choice(len(REFERENCES), size=(4, len(REFERENCES)))
+    expected = [bleu([HYPOTHESES[i] for i in rows], [REFERENCES[i] for i in rows], lowercase).value for rows in drawn]
+    np.testing.assert_allclose(found.values, expected)
 
 
 def test_bootstrap_tells_a_difference_from_chance():

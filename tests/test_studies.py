@@ -43,7 +43,8 @@ def test_what_is_evaluated_fits(name):
     study = catalogue.load('study', name)
     tasks = {job.recipe.experiment.task for form in ('full', 'quick') for job in trials.jobs(study(form))}
     for task in tasks:
-        dataclasses.replace(task, train_size=min(task.train_size, 500)).prepare()
+        data = dataclasses.replace(task, train_size=min(task.train_size, 500)).prepare()
+        assert all(len(side) == task.test_size for side in data.text['test']), 'nothing is left out'
 
 
 @pytest.mark.parametrize('name', STUDIES)

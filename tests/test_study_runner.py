@@ -369,16 +369,18 @@ def test_the_ladder_on_ones_own_text(captions, capsys):
 
 
 def test_recipes_on_ones_own_text(captions):
-    """One rung, five steps, read at both ends."""
+    """One rung, five steps, read four ways."""
     assert launch('--study=recipes', '--smoke', f'--text={captions}', f'--workdir={captions}/study') == 0
     rows = [row for row in csv.DictReader((captions / 'study' / 'results.csv').open()) if row['model']]
     assert [(row['model'], row['weights'], row['search']) for row in rows] == [
-        ('lstm', 'best', 'greedy'), ('lstm', 'averaged', 'beam, penalised')]
+        ('lstm', 'best', 'greedy'), ('lstm', 'best', 'beam'), ('lstm', 'best', 'beam, penalised'),
+        ('lstm', 'averaged', 'beam, penalised')]
     assert all(0 <= float(row['bleu_lowercase']) <= 100 for row in rows)
-    assert 'lstm like for like: not run.' in (captions / 'study' / 'report.md').read_text()
+    assert 'GRU like for like: not run.' in (captions / 'study' / 'report.md').read_text()
 
 
 @pytest.mark.parametrize(('words', 'reason'), [
+    (('--study=gates', '--text='), '--text=: gates makes'),
     (('--study=gates', '--text=there'), 'gates makes its own text and reads no other'),
     (('--study=ladder', '--abroad=tales.tsv'), '--abroad=tales.tsv is tested on beside --text'),
     (('--study=ladder', '--text=nowhere'), '--text=nowhere is no folder'),

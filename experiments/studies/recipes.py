@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,14 +25,26 @@ WITHOUT: dict[str, Settings] = {
     'smoothing': {'task.label_smoothing': 0.0}}
 # How a trained run is read: (weights, search), from like for like to all there is, an ingredient more each time.
 LIKE_FOR_LIKE, ALL = ('best', 'greedy'), ('averaged', 'beam, penalised')
-READINGS = (LIKE_FOR_LIKE, ('averaged', 'greedy'), ('averaged', 'beam'), ALL)
+READINGS = {LIKE_FOR_LIKE: '', ('best', 'beam'): 'a beam', ('best', 'beam, penalised'): 'the length penalty',
+            ALL: 'averaging'}
 SEARCHES: dict[str, Settings] = {
     'greedy': {'method': 'greedy'}, 'beam': {'method': 'beam', 'beam_size': 5, 'length_penalty': 0.0},
     'beam, penalised': {'method': 'beam', 'beam_size': 5, 'length_penalty': 1.0}}
-# Rungs: epochs of ours, at most 10; published BLEU and parameters (bentrevett: 10 epochs, batches of 128, greedy,
-# lower-cased); by how much more ours is to be better.
-RUNGS = {'lstm': (4, 13.76, 13_898_501, 1.0), 'gru': (10, 20.61, 14_219_781, 1.0),
-         'bahdanau': (3, 28.30, 20_518_405, 1.0), 'transformer': (8, 36.52, 9_038_341, 2.0)}
+
+
+class Rung(NamedTuple):
+    """What was published of a model (bentrevett: 10 epochs, batches of 128, greedy, lower-cased), and by how much more
+    ours is to be better."""
+
+    title: str
+    bleu: float
+    parameters: int
+    margin: float
+
+
+RUNGS = {'lstm': Rung('LSTM', 13.76, 13_898_501, 1.0), 'gru': Rung('GRU', 20.61, 14_219_781, 1.0),
+         'bahdanau': Rung('GRU with additive attention', 28.30, 20_518_405, 1.0),
+         'transformer': Rung('Transformer', 36.52, 9_038_341, 2.0)}
 LONG, REACH = 30, 41.5  # epochs of the best recipe, and the BLEU that it is to reach
 
 
@@ -40,8 +52,8 @@ def recipes(form: Form = 'full', text: str | None = None) -> Study:
     """What subwords, warm-up, smoothing, averaging and a beam each give a Transformer; on captions, against published.
 
     A Transformer on number words with all five ingredients, and without one of them at a time. Averaging and the search
-    are read off the same runs: the best checkpoint or the mean of the last five, greedily, with a beam of five that
-    compares log probabilities, or with one that divides them by ((5 + length) / 6) (Wu et al. 2016, equation 14).
+    are read off the same runs: the best checkpoint greedily, with a beam of five that compares log probabilities, and
+    with one that divides them by (5 + length) / 6 (Wu et al. 2016, equation 14); then the mean of the last five so.
 
     On real text the published rungs like for like, and the best recipe: `on_text`.
 
@@ -81,8 +93,8 @@ def on_text(form: Form, text: str) -> Study:
     Args:
       text: a folder as --experiment=multi30k reads it.
 
-    Cost: 8 runs a seed; the four rungs took two hours of two cores side by side, the best recipe would take five
-    hours of them.
+    Cost: 8 runs a seed; the four rungs took two hours, two side by side on a core each. The long run, at the pace of
+    its rung, would take seven hours of a core.
 
     Raises:
       UserError: `text` is no folder.
@@ -90,8 +102,8 @@ def on_text(form: Form, text: str) -> Study:
     if not pathlib.Path(text).is_dir():
         raise UserError(f'--text={text} is no folder; name the folder of train.de, train.en, val.* and '
                         'test_2016_flickr.*, as --task.path of --experiment=multi30k')
-    rungs = [{'model': model, 'training.epochs': epochs} for model, (epochs, *_) in RUNGS.items()]
-    axes = [*rungs, *({**rungs[-1], **settings} for settings in WITHOUT.values()),
+    axes = [*({'model': model} for model in RUNGS),
+            *({'model': 'transformer', **settings} for settings in WITHOUT.values()),
             {'model': 'transformer', 'training.epochs': LONG, 'model.dropout': 0.3}]
     if form != 'full':  # steps, in place of epochs
         steps = {'quick': 20, 'smoke': 5}[form]
@@ -109,42 +121,42 @@ def on_text(form: Form, text: str) -> Study:
         base={'experiment': 'multi30k', 'task.path': text, 'training.keep': AVERAGED + 1},
         axes=axes, measure=measure, verdict=verdict_on_text, figures=figures_on_text,
         seeds={'full': 3, 'quick': 1, 'smoke': 1}[form],
-        published=[{'published': f'{name} (bentrevett, 10 epochs)', 'weights': 'best', 'search': 'greedy', SCORE: bleu,
-                    'parameters': size} for name, (_, bleu, size, _) in zip(
-            ('LSTM', 'GRU', 'GRU with additive attention', 'Transformer'), RUNGS.values())],
-        shown=(('model', 'training.epochs', 'without', 'weights', 'search'),
+        published=[{'published': f'{rung.title} (bentrevett)', 'epochs': 10, 'weights': 'best', 'search': 'greedy',
+                    SCORE: rung.bleu, 'parameters': rung.parameters} for rung in RUNGS.values()],
+        shown=(('model', 'epochs', 'without', 'weights', 'search'),
                (SCORE, 'bleu', 'chrf', 'nll', 'parameters', 'steps', 'seconds')))
 
 
 def measure(subject: Subject) -> list[Row]:
     """A row for each reading of the run's parameters: scores of the test split, and BLEU of resampled ones.
 
-    Runs without an ingredient are read with all that is left, recurrent ones at both ends.
+    Runs without an ingredient are read with all that is left.
     """
     composed, summary = subject.composed, subject.summary
-    missing = [name for name, settings in WITHOUT.items() if lacks(composed, settings)]
-    readings = [ALL] if missing else READINGS if type(composed.model).__name__ == 'Transformer' else (
-        LIKE_FOR_LIKE, ALL)
+    missing = lacking(composed)
     sources, references = subject.data.text['test']
-    params = {'best': subject.parameters(0), 'averaged': subject.parameters(AVERAGED)}
+    params = {'best': subject.params, 'averaged': subject.averaged(AVERAGED)}
     rows = []
-    for weights, search in readings:
+    for weights, search in [ALL] if missing else READINGS:
         decoding = dataclasses.replace(composed.decoding, **SEARCHES[search])
         lines = [best[0].text for best in subject.evaluator.predict(params[weights], sources, decoding)]
         values, _ = metrics.summary(lines, references)
-        sure = metrics.resampled(lines, references, lowercase=True)
-        rows.append({'without': missing[0] if missing else 'none', 'weights': weights, 'search': search, **values,
-                     'resampled': [round(float(value), 3) for value in sure.values],
+        found = metrics.resampled(lines, references, lowercase=True)
+        rows.append({'epochs': composed.training.epochs, 'without': missing or 'none', 'weights': weights,
+                     'search': search, **values, 'resampled': [round(float(value), 3) for value in found.values],
                      'parameters': summary['parameters'], 'steps': summary['steps'],
                      'seconds': summary['time']['training_seconds'],
                      **({'nll': summary['test']['nll']} if weights == 'best' else {})})
     return rows
 
 
-def lacks(composed: Any, settings: Settings) -> bool:
-    """Whether an experiment has what a run without an ingredient has instead of it."""
-    return all(getattr(getattr(composed, name.partition('.')[0]), name.partition('.')[2]) == value
-               for name, value in settings.items())
+def lacking(composed: Any) -> str:
+    """The ingredient that an experiment is trained without; ''."""
+    def has(settings: Settings) -> bool:
+        parts = ((*name.split('.'), value) for name, value in settings.items())
+        return all(getattr(getattr(composed, group), option) == value for group, option, value in parts)
+
+    return next((name for name, settings in WITHOUT.items() if has(settings)), '')
 
 
 def read(table: Table, reading: tuple[str, str] = ALL, without: str = 'none', **settings: Any) -> Table:
@@ -155,8 +167,8 @@ def read(table: Table, reading: tuple[str, str] = ALL, without: str = 'none', **
 def gains(table: Table) -> dict[str, tuple[Table, Table]]:
     """{ingredient: (rows with it, rows without it)}, of those that have both."""
     pairs = {name: (read(table), read(table, without=name)) for name in WITHOUT}
-    for name, before, after in zip(('averaging', 'a beam', 'the length penalty'), READINGS, READINGS[1:]):
-        pairs[name] = read(table, after), read(table, before)
+    for before, after in itertools.pairwise(READINGS):
+        pairs[READINGS[after]] = read(table, after), read(table, before)
     return {name: pair for name, pair in pairs.items() if all(pair)}
 
 
@@ -180,27 +192,27 @@ def sure(table: Table) -> metrics.Resampled:
 
 
 def rung(table: Table, model: str, reading: tuple[str, str] = LIKE_FOR_LIKE) -> Table:
-    """The rows of a model's run like for like."""
-    return read(table, reading, **{'model': model, 'training.epochs': RUNGS[model][0]})
+    """The rows of a model's recipe, of which the long run is none."""
+    return of_recipe(read(table, reading, model=model))
+
+
+def of_recipe(table: Table) -> Table:
+    """All but the rows of the long run."""
+    return table.where(lambda row: row.get('training.epochs') != LONG)
 
 
 def verdict_on_text(table: Table) -> Verdict:
     """Each rung above the published one, and the best recipe above its mark; how sure the order is, and what each
     ingredient gave, in words."""
-    parts = []
-    for model in reversed(RUNGS):
-        _, published, _, margin = RUNGS[model]
-        parts.append(over(rung(table, model), published, margin, f'{model} like for like'))
-    reached = read(table, model='transformer')
-    best = max((part for part in reached.groups('training.epochs').values()), default=Table.of([]),
+    parts = [over(rung(table, model), RUNGS[model].bleu, RUNGS[model].margin, f'{RUNGS[model].title} like for like')
+             for model in reversed(RUNGS)]
+    best = max(read(table, model='transformer').groups('training.epochs').values(), default=Table.of([]),
                key=lambda part: part.interval(SCORE).mean)
-    parts.append(over(best, REACH, 0, 'The best recipe'))
-    found = all_of(parts)
+    found = all_of([*parts, over(best, REACH, 0, 'The best recipe')])
     run = [model for model in RUNGS if rung(table, model)]
-    told = [against(rung(table, second), rung(table, first), f'{second} over {first}')
+    told = [against(rung(table, second), rung(table, first), f'{RUNGS[second].title} over {RUNGS[first].title}')
             for first, second in itertools.pairwise(run)]
-    of_rung = table.where({'model': 'transformer', 'training.epochs': RUNGS['transformer'][0]})
-    told += [against(*pair, name) for name, pair in gains(of_rung).items()]
+    told += [against(*pair, name) for name, pair in gains(of_recipe(table.where({'model': 'transformer'}))).items()]
     return dataclasses.replace(found, sentence=' '.join([found.sentence, *told]))
 
 
@@ -234,10 +246,10 @@ def figures(table: Table) -> dict[str, Any]:
 
 def figures_on_text(table: Table) -> dict[str, Any]:
     """The rungs like for like and with all there is, beside the published ones; and the ingredients."""
-    rows = [{'model': model, 'recipe': 'published', SCORE: published} for model, (_, published, *_) in RUNGS.items()]
+    rows = [{'model': model, 'recipe': 'published', SCORE: one.bleu} for model, one in RUNGS.items()]
     rows += [{'model': model, 'recipe': name, SCORE: row[SCORE], 'training.seed': row['training.seed']}
              for model in RUNGS for name, reading in (('ours, like for like', LIKE_FOR_LIKE), ('ours, all', ALL))
              for row in rung(table, model, reading).rows]
-    of_rung = table.where({'model': 'transformer', 'training.epochs': RUNGS['transformer'][0]})
-    return {'Rungs, published and ours': charts.bars(Table.of(rows), 'model', SCORE, 'recipe',
-                                                     ylabel='BLEU, lower-cased')} | figures(of_rung)
+    return {'Rungs, published and ours': charts.bars(
+        Table.of(rows), 'model', SCORE, 'recipe', ylabel='BLEU, lower-cased')} | figures(
+        of_recipe(table.where({'model': 'transformer'})))

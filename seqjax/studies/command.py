@@ -43,7 +43,7 @@ class Asked:
         if self.sweep is not None:
             return sweep.study(self.sweep, self.base, self.seeds)
         make = catalogue.load('study', self.name)
-        given = {name: value for name, value in (('text', self.text), ('abroad', self.abroad)) if value}
+        given = ({} if self.text is None else {'text': self.text}) | ({'abroad': self.abroad} if self.abroad else {})
         for name in given.keys() - inspect.signature(make).parameters.keys():
             why = 'makes its own text and reads no other' if name == 'text' else 'is tested on its own text alone'
             raise UserError(f'--{name}={given[name]}: {self.name} {why}; drop the flag')

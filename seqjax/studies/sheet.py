@@ -65,12 +65,21 @@ def sheet(findings: Findings) -> Sheet:
             if any(name in row for row in part.rows for name in measures):
                 about = _about(key[0], key[1:], keys)
                 lines.append(dataclasses.replace(_line(kind, about, part, measures, digits), seeds=0))
-    for found in findings.trials:
-        if found.state != 'finished':
-            row = found.trial.row()
-            about = tuple(charts.shown(row.get(name)) for name in keys) or (found.trial.name,)
-            lines.append(Line('failed', about, reason=f'seed {row[SEED]}: {found.reason or found.state}'))
+    lines += _missing(findings, keys)
     return Sheet(keys, measures, tuple(lines))
+
+
+def _missing(findings: Findings, keys: Sequence[str]) -> list[Line]:
+    """A line for each trial without results: its seed and the reason, or its name where its settings and seed are not
+    told apart by what is shown."""
+    trials = [found for found in findings.trials if found.state != 'finished']
+    shown = [tuple(charts.shown(found.trial.row().get(name)) for name in (*keys, SEED)) for found in trials]
+    lines = []
+    for found, (*about, seed) in zip(trials, shown):
+        alike = keys and shown.count((*about, seed)) > 1
+        reason = f'{found.trial.name if alike else f"seed {seed}"}: {found.reason or found.state}'
+        lines.append(Line('failed', tuple(about) or (found.trial.name,), reason=reason))
+    return lines
 
 
 def _about(name: Any, key: tuple, keys: Sequence[str]) -> tuple:

@@ -75,10 +75,9 @@ class Subject:
         """The parameters."""
         return self._opened[1]
 
-    def parameters(self, average: int) -> Any:
-        """The parameters of a trained run at its best checkpoint (0), or the mean of so many of the last that were kept
-        as scheduled."""
-        return opened(self.workdir, self.composed.replace('training', average=average), self.codec)[1]
+    def averaged(self, count: int) -> Any:
+        """The mean of a trained run's last `count` scheduled checkpoints, or of as many as --training.keep has kept."""
+        return opened(self.workdir, self.composed.replace('training', average=count), self.codec)[1]
 
     @functools.cached_property
     def fresh(self) -> Any:
