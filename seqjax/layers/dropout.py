@@ -15,7 +15,7 @@ class Dropout(nn.Module):
         """Returns `x` with elements dropped, or `x` itself where no 'dropout' key was given."""
         if self.rate == 0.0 or not self.has_rng('dropout'):
             return x
-        # 16 random bits an element: half the generator's work of 32, and the rate is exact to 1 / 65536.
+        # 16 random bits an element: the rate is exact to 1 / 65536.
         bits = jax.random.bits(self.make_rng('dropout'), x.shape, jnp.uint16)
         threshold = min(round(self.rate * 65536), 65535)  # 65536 would wrap to 0
         return jnp.where(bits >= threshold, x / (1.0 - self.rate), jnp.zeros_like(x))
