@@ -2,7 +2,7 @@
 side give it:
 
     python -m benchmarks.steps [--width=256] [--repeats=9]
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m benchmarks.steps      # in large pages, as launch.py computes
+    GLIBC_TUNABLES= python -m benchmarks.steps      # and with memory as glibc has it, left alone
 
 The gradient of the loss is compiled as it is, with products left to XLA, with layers in a loop, and with both; the
 four take turns in one process. Then jax's profiler says what kinds of operations the first of them consists of. The
@@ -29,6 +29,7 @@ from flax import linen as nn
 
 from benchmarks import items
 from benchmarks.ours import experiment_of, fields_of
+from seqjax import allocator
 from seqjax.data.batches import Batch
 from seqjax.layers import attention, products, transformer
 from seqjax.models import transformer as model
@@ -116,4 +117,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    allocator.start_again()
     main()

@@ -46,7 +46,7 @@ class Workers:
         self.threads, self.running, self.abouts = threads, {}, {}
         self.env = os.environ | {'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads),
                                  'HF_HUB_OFFLINE': '1', 'TOKENIZERS_PARALLELISM': 'false',
-                                 allocator.NAME: allocator.LARGE_PAGES,  # as launch.py; the others gain by it too
+                                 allocator.NAME: allocator.SETTINGS,  # as launch.py; the others gain by it too
                                  'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}  # an accelerator's memory is shared
         if cache:
             self.env |= {'JAX_COMPILATION_CACHE_DIR': cache, 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1'}

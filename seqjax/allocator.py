@@ -1,15 +1,19 @@
-"""What glibc's allocator is told before anything is computed: to ask the kernel for large pages.
+"""What glibc's allocator is told before anything is computed: to take large pages, and to keep them.
 
-A step's arrays are freed at its end and taken anew by the next. In pages of 4 KiB a Transformer's step of 1.5 GiB waits
-for some 200,000 page faults, in pages of 2 MiB for hardly any (docs/performance.md says what it gave). The allocator
-reads its settings when a process starts, hence the new start.
+A step's arrays are freed at its end and taken anew by the next. Left alone, glibc gives them back to the kernel and
+waits for them, page by page and filled with zeros, at each step (docs/performance.md says what it gave to stop that).
+The allocator reads its settings when a process starts, hence the new start.
 """
 
 import os
 import sys
 from collections.abc import Mapping
 
-NAME, LARGE_PAGES = 'GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'
+NAME = 'GLIBC_TUNABLES'
+# One heap, for the others are cut into pieces of 64 MiB, in which no step's array has room; no memory of its own for a
+# large array; and nothing given back below 16 GiB of free memory at the heap's end.
+SETTINGS = ':'.join(f'glibc.malloc.{name}={value}' for name, value in {
+    'hugetlb': 1, 'arena_max': 1, 'mmap_max': 0, 'trim_threshold': 16 << 30}.items())
 
 
 def told(environment: Mapping[str, str], libc: str) -> dict[str, str] | None:
@@ -20,7 +24,7 @@ def told(environment: Mapping[str, str], libc: str) -> dict[str, str] | None:
     """
     name, _, version = libc.partition(' ')
     known = name == 'glibc' and tuple(int(part) for part in version.split('.')[:2]) >= (2, 35)
-    return {**environment, NAME: LARGE_PAGES} if known and NAME not in environment else None
+    return {**environment, NAME: SETTINGS} if known and NAME not in environment else None
 
 
 def start_again() -> None:
