@@ -76,7 +76,8 @@ class Prepared:
         return self.placement.abstract(jax.eval_shape(learner.init, self._shapes()))
 
     def _shapes(self) -> Any:
-        return jax.eval_shape(functools.partial(fresh, self.experiment.model), jax.random.key(0))
+        # Traced as `begin` runs it, so that a model is traced once.
+        return _initialise(jax.default_backend()).eval_shape(self.experiment.model, jax.random.key(0))
 
 
 def prepare(experiment: Experiment, codec: Codec) -> Prepared:

@@ -1,6 +1,8 @@
 """Batch n as a pure function of (seed, n): an epoch's plan in numpy, read and prefetched by grain."""
 
+import concurrent.futures
 import functools
+import importlib
 import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -143,14 +145,19 @@ class Batches:
                      (row >= 0).astype(np.float32), row)
 
     def iterate(self, start: int, stop: int, rows: slice = slice(None), prefetch: int = 4) -> Iterator[Batch]:
-        """Batches start to stop - 1, `prefetch` of them made ahead by grain's threads.
+        """Batches start to stop - 1, `prefetch` of them made ahead by grain's threads once the first was taken.
 
         The threads end with the iterator: when it is exhausted, closed, or dropped.
         """
-        import grain  # takes a second, and brings jax
-
+        if start >= stop:
+            return
+        with concurrent.futures.ThreadPoolExecutor(1) as aside:
+            # It takes a second, and brings jax; what takes the first batch is compiled meanwhile.
+            library = aside.submit(importlib.import_module, 'grain')
+            yield self.batch(start, rows)
+            grain = library.result()
         options = grain.ReadOptions(num_threads=min(prefetch, 2), prefetch_buffer_size=prefetch)
-        numbers = grain.MapDataset.range(start, stop)
+        numbers = grain.MapDataset.range(start + 1, stop)
         batches = iter(numbers.map(functools.partial(self.batch, rows=rows)).to_iter_dataset(options))
         try:
             yield from batches

@@ -20,11 +20,11 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from seqjax.errors import UserError
@@ -71,10 +71,10 @@ class Checkpoints:
         self.keep, self.average, self.every = max(keep, 1), average, every
         self._damaged: set[int] = set()
         self._written = False
-        _hush()
 
     @functools.cached_property
-    def _manager(self) -> ocp.CheckpointManager:
+    def _manager(self) -> Any:
+        ocp = _orbax()
         return ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(
             best_fn=lambda metrics: metrics['score'], preservation_policy=_Preservation(self)))
 
@@ -111,12 +111,12 @@ class Checkpoints:
         leaves = paths(state)
         manifest = {path: [str(leaf.dtype), list(leaf.shape), sha] for (path, leaf), sha
                     in zip(leaves.items(), digests(state).values())}
-        record = {'host': host, 'state': manifest}
+        record, args = {'host': host, 'state': manifest}, _orbax().args
         with self._explain():
             # Nested dictionaries only: the file does not depend on the classes that the optimizer keeps its state in.
             self._manager.save(step, force=True, metrics={'score': float(score)} if scored else None,
-                               args=ocp.args.Composite(state=ocp.args.PyTreeSave(_nested(leaves)),
-                                                       record=ocp.args.JsonSave(record | {'sha256': _sha256(record)})))
+                               args=args.Composite(state=args.PyTreeSave(_nested(leaves)),
+                                                   record=args.JsonSave(record | {'sha256': _sha256(record)})))
 
     def restore(self, abstract: Any, step: int | None = None) -> tuple[int, Any, dict] | None:
         """The newest intact checkpoint, or that of `step`.
@@ -190,6 +190,7 @@ class Checkpoints:
 
     def _load(self, step: int, abstract: Any) -> tuple[Any, dict] | None:
         """(state, host) of one step; None, and a line on stderr, where its files are damaged."""
+        ocp = _orbax()
         try:
             record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
             if record.pop('sha256') != _sha256(record):
@@ -247,7 +248,7 @@ class Checkpoints:
             if not _disk_full(error):
                 raise
             # The manager counts a step from when its save begins: only what is on disk is safe.
-            safe = [info.step for info in ocp.path.step.standard_name_format().find_all(self.directory)]
+            safe = [info.step for info in _orbax().path.step.standard_name_format().find_all(self.directory)]
             last = f'the last good one is that of step {max(safe)}' if safe else 'there is none yet'
             raise UserError(f'no space left for a checkpoint on the disk of {self.directory}; {last}; '
                             'free some space and start again to resume') from error
@@ -302,6 +303,13 @@ def _disk_full(error: BaseException | None) -> bool:
 
 
 @functools.cache
+def _orbax() -> ModuleType:
+    """The library, read when there is something to save or to restore: a run's first step does not wait for it."""
+    import orbax.checkpoint
+    _hush()
+    return orbax.checkpoint
+
+
 def _hush() -> None:
     """Keeps orbax's own log off the user's screen: whatever goes wrong is raised, or said by `Checkpoints`.
 
