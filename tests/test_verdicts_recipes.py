@@ -29,8 +29,8 @@ def results(best=42.0, seeds=(0, 1, 2), **scores):
             found.append(row(model, scores.get(model, rung.bleu + rung.margin + 2) + noise, seed))
         found.append(row('transformer', best + noise, seed, recipes.ALL, **recipes.LONG))
         found.append(row('transformer', 41.0 + noise, seed, recipes.ALL))
-        found.append(row('transformer', 39.0 + noise, seed, recipes.ALL, **recipes.SHORT))
-        found.append(row('transformer', 38.0 + noise, seed, recipes.ALL, without='BPE', **recipes.SHORT))
+        found.append(row('transformer', 39.0 + noise, seed, recipes.ALL, **recipes.SMALL))
+        found.append(row('transformer', 38.0 + noise, seed, recipes.ALL, without='BPE', **recipes.SMALL))
     return Table.of(found)
 
 
@@ -67,12 +67,12 @@ def test_rungs_are_no_larger_and_no_longer_than_published(tmp_path):
         assert size < recipes.RUNGS[name].parameters
         assert experiment.training.batch_size == 128
         long = experiment.training.epochs == recipes.LONG['training.epochs']
-        short = experiment.training.epochs == recipes.SHORT['training.epochs']
+        small = experiment.training.epochs == recipes.SMALL['training.epochs']
         assert experiment.training.epochs <= 10 or long
         sizes.add((name, size))
         lacking.append(recipes.lacking(experiment))
-        if not lacking[-1] and not long and not short:
+        if not lacking[-1] and not long and not small:
             plain = compose('multi30k', name, [f'--task.path={tmp_path}', '--training.keep=6'])
             assert plain.experiment == job.recipe.experiment
-    assert len(sizes) == 4, 'a run without an ingredient has as many parameters'
+    assert len(sizes) == 5, 'a run without an ingredient has as many parameters'
     assert lacking == ['', '', '', '', '', 'BPE', 'warm-up', 'smoothing', '']
