@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 
 NAME = 'GLIBC_TUNABLES'
-# One heap, for the others are cut into pieces of 64 MiB, in which no step's array has room; no memory of its own for a
-# large array; and nothing given back below 16 GiB of free memory at the heap's end.
+# One heap, for the others come in pieces of 64 MiB that go back as soon as they are free (small models pay for the
+# sharing); no memory of its own for a large array; nothing given back below 16 GiB of free memory at the heap's end.
 SETTINGS = ':'.join(f'glibc.malloc.{name}={value}' for name, value in {
     'hugetlb': 1, 'arena_max': 1, 'mmap_max': 0, 'trim_threshold': 16 << 30}.items())
 
