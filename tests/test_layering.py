@@ -127,3 +127,13 @@ def test_listing_and_help_import_no_jax(argv):
     if argv == ['--list']:
         assert 'transformer' in done.stdout
         assert 'multi30k' in done.stdout
+
+
+def test_a_first_step_waits_for_no_library_that_it_does_not_need():
+    """Orbax and grain, a second together, are read while or after the first step runs."""
+    script = ('import sys\nfrom seqjax import run\nfrom seqjax.data.batches import Batches\n'
+              'from seqjax.training.checkpoint import Checkpoints\n'
+              'assert Checkpoints("/nowhere/at/all", keep=1).restore({}) is None\n'
+              'print("imported", sorted({"orbax", "grain", "matplotlib"} & set(sys.modules)))')
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1:] == ['imported []'], done.stderr
