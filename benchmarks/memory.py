@@ -34,7 +34,8 @@ def growth(argv: list[str]) -> dict[str, int]:
     experiment = compose(named['experiment'], named.get('model'), argv, (Launch(),)).experiment
     counts = plan(experiment, say=lambda line: None)
     data = experiment.task.prepare()
-    batches, ready = plan_batches(experiment, data), prepare(experiment, data.codec)
+    ready = prepare(experiment, data.codec)
+    batches = plan_batches(experiment, data, ready.placement)
     learner = ready.learner(100)
     batch = batches.batch(max(range(batches.batches_per_epoch), key=lambda n: sum(batches.shape(n))))
     step = ready.step(learner)

@@ -37,6 +37,7 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     import numpy as np
 
     from seqjax.data.batches import Batch
+    from seqjax.data.room import Room, room_for
     from seqjax.prepared import Prepared, parameter_count
     from seqjax.training import flops
     from seqjax.training.parallel import Placement
@@ -47,7 +48,9 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     step = ready.step(learner)
     state = ready.placement.place_state(ready.begin(learner))
     pairs = items.batches(shape['rows'], shape['source_length'], shape['target_length'], shape['words'])
-    ours = [Batch(source, target, np.ones(len(source), np.float32), np.arange(len(source), dtype=np.int32))
+    # The room that a run would give to sentences of these lengths.
+    room = Room(*(room_for((side != items.PAD).sum(axis=1), *side.shape) for side in pairs[0]))
+    ours = [Batch(source, target, np.ones(len(source), np.float32), np.arange(len(source), dtype=np.int32), room)
             for source, target in pairs]
     told = {'parameters': parameter_count(state.params), 'tokens': items.tokens_of(pairs),
             'counted_flops': flops.count(learner.step, state, ours[0])}

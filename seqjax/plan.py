@@ -21,8 +21,8 @@ def plan(experiment: Experiment, say: Callable[[str], None] = print) -> dict[str
       them out), 'flops' (a step).
     """
     data = experiment.task.prepare()
-    batches = plan_batches(experiment, data)
     ready = prepare(experiment, data.codec)
+    batches = plan_batches(experiment, data, ready.placement)
     steps = experiment.training.total_steps(batches.batches_per_epoch)
     learner, placement = ready.learner(steps, batches.batches_per_epoch), ready.placement
     state = ready.abstract_state(learner)

@@ -98,9 +98,12 @@ def prepare(experiment: Experiment, codec: Codec) -> Prepared:
     return Prepared(experiment, placement)
 
 
-def plan_batches(experiment: Experiment, data: Data) -> Batches:
+def plan_batches(experiment: Experiment, data: Data, placement: Placement) -> Batches:
     """The training batches: number n is a pure function of the seed and n."""
-    return Batches(*data.ids['train'], experiment.training.batch_size, data.codec.shapes, experiment.training.seed)
+    training = experiment.training
+    unpad = training.unpad and experiment.model.unpads and placement.rows_at_home
+    return Batches(*data.ids['train'], training.batch_size, data.codec.shapes, training.seed,
+                   (placement.batch_shards, training.accumulate) if unpad else None)
 
 
 def checkpoints_of(workdir: pathlib.Path, experiment: Experiment) -> Checkpoints:

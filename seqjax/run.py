@@ -67,7 +67,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
             rundir.check(workdir, config, experiment)
         ready = prepare(experiment, data.codec)
         experiment, training = ready.experiment, ready.experiment.training
-        batches = plan_batches(experiment, data)
+        batches = plan_batches(experiment, data, ready.placement)
         steps = training.total_steps(batches.batches_per_epoch)
         learner = ready.learner(steps, batches.batches_per_epoch)
         with contextlib.ExitStack() as stack:

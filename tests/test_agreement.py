@@ -21,11 +21,13 @@ from tiny import ROOT, flags, launch, records, steps_of, summary
 from experiments.translation import numerals
 from seqjax import catalogue
 from seqjax.data.batches import Batch, Batches
+from seqjax.data.room import Room
 from seqjax.layers.dropout import Dropout
 from seqjax.models.contract import shift_right
 from seqjax.prepared import prepare
 from seqjax.reuse import parameters_of
 from seqjax.training.optimizer import Optimizer
+from seqjax.training.step import interleave
 
 RATE = 0.5
 # Of a gradient's largest entry; float32 has 6e-8, and sums over a batch are taken in another order in each setting.
@@ -63,7 +65,14 @@ def data():
     return prepared, [batches.batch(0), batches.batch(3)]
 
 
-def trained(model, mode, mesh, accumulate, task=(), **options):
+def with_room(batch, replicas, accumulate):
+    """The batch, and just as much room as the fullest of its parts needs, cut as a step cuts them."""
+    parts = [interleave(ids, accumulate) for ids in zip(*(np.split(side, replicas) for side in batch[:2]))]
+    return batch._replace(room=Room(*(int(max((np.asarray(part[side]) != 0).sum(axis=(1, 2)).max() for part in parts))
+                                      for side in (0, 1))))
+
+
+def trained(model, mode, mesh, accumulate, task=(), unpadded=False, **options):
     """Parameters before, after one and after two steps, and the sums of both."""
     prepared, batches = data()
     spread = experiment(model, **options).replace('training', parallel=mode, mesh=mesh, accumulate=accumulate)
@@ -79,6 +88,7 @@ def trained(model, mode, mesh, accumulate, task=(), **options):
     state = ready.placement.place_state(state)
     params, sums = [jax.device_get(state.params)], []
     for batch in batches:
+        batch = with_room(batch, ready.placement.batch_shards, accumulate) if unpadded else batch
         state, out = step(state, ready.placement.place_batch(batch))
         params.append(jax.device_get(state.params))
         sums.append({name: np.array(pair) for name, pair in jax.device_get(out).items()})
@@ -94,13 +104,13 @@ def close(ours, theirs, what):
     jax.tree_util.tree_map_with_path(check, ours, theirs)
 
 
-def agree(model, settings=SETTINGS, **options):
+def agree(model, settings=SETTINGS, unpadded=False, **options):
     """Gradients, parameters and sums in each setting are those of one device; returns the sums of the first step."""
     (before, after, end), sums = trained(model, 'jit', 'data=1', 1, **options)
     gradient = jax.tree.map(lambda a, b: (a - b) / RATE, before, after)
     assert all(np.abs(leaf).max() > 3e-6 for leaf in jax.tree.leaves(gradient)), jax.tree.map(np.max, gradient)
     for setting in settings:
-        (_, other, other_end), other_sums = trained(model, *setting, **options)
+        (_, other, other_end), other_sums = trained(model, *setting, unpadded=unpadded, **options)
         close(jax.tree.map(lambda a, b: (a - b) / RATE, before, other), gradient, f'{setting} gradient')
         close(other_end, end, f'{setting} parameters')
         close(other_sums, sums, f'{setting} sums')
@@ -120,6 +130,12 @@ def test_every_setting_agrees_where_the_model_reads_its_own_words(model):
     assert sums['teacher_forcing'][1] > 0
     _, forced = trained(model, 'jit', 'data=1', 1)
     assert abs(sums['loss'] - forced[0]['loss'])[0] > 1e-2, 'the words read are others'
+
+
+@pytest.mark.parametrize(('model', 'task'), [
+    ('transformer', dict(sampling='constant', sampling_share=1.0, sampling_word='argmax')), ('bahdanau', {})])
+def test_parts_without_padding_agree_with_a_whole_batch_that_has_it(model, task):
+    agree(model, [('jit', 'data=1', 1), ('pmap', 'data=4', 2)], unpadded=True, task=task)
 
 
 @pytest.mark.parametrize(('model', 'positions'), [('transformer', 't5'), ('decoderonly', 'rotary')])

@@ -24,7 +24,7 @@ ARROWS = {
     'statistical': 'errors data',
     'models': 'errors options layers statistical',
     'decoding': 'errors options',
-    'tasks': 'errors options data decoding',
+    'tasks': 'errors options data layers decoding',
     'training': 'errors options files',
     'experiment': 'errors options decoding training',
 }

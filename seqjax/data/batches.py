@@ -3,12 +3,14 @@
 import concurrent.futures
 import functools
 import importlib
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from seqjax.data.room import Room, balanced, room_for, tokens_of
 from seqjax.data.vocabulary import PAD, Ragged
 
 
@@ -19,6 +21,7 @@ class Batch(NamedTuple):
     target: np.ndarray  # (B, T) int32
     weight: np.ndarray  # (B,) float32, 0 for a filler row, whose ids are all PAD
     row: np.ndarray  # (B,) int32, index of the pair in its split, -1 for a filler row
+    room: Room | None = None  # what tokens without padding need; None where padding is to stay
 
 
 class Shape(NamedTuple):
@@ -88,9 +91,13 @@ class Batches:
     (seed, e), deals them into the shapes, cuts each shape's pairs into batches, fills its last one with rows of
     weight 0, and permutes the batches. Evaluation (seed None): one pass, shape by shape, in the order of the split.
     Either way a pass holds every pair exactly once.
+
+    With `parts`, (replicas that take a block of rows each, micro-batches that each deals its block out to), every batch
+    says what room such a part needs, one for each shape: a few pairs change batches, so that none needs more.
     """
 
-    def __init__(self, source: Ragged, target: Ragged, batch_size: int, shapes: Sequence[Shape], seed: int | None):
+    def __init__(self, source: Ragged, target: Ragged, batch_size: int, shapes: Sequence[Shape], seed: int | None,
+                 parts: tuple[int, int] | None = None):
         """Raises ValueError where a pair fits none of the `shapes`: leave such pairs out, or choose longer shapes."""
         if source.count() != target.count():
             raise ValueError(f'{source.count()} source rows against {target.count()} target rows')
@@ -106,32 +113,53 @@ class Batches:
                              f'longer than every shape of {[tuple(shape) for shape in self.shapes]}')
         pairs = np.bincount(self._bucket, minlength=len(self.shapes))
         self.batches_per_epoch = int((-(-pairs // batch_size)).sum())
+        self._lengths, self._parts = (source.lengths, target.lengths), parts
+        self._rooms = [self._room(k) if parts and pairs[k] else None for k in range(len(self.shapes))]
         # Prefetching threads work on both sides of an epoch's end.
         self._lock = threading.Lock()
         self._cached_plan = functools.lru_cache(maxsize=2)(self._make_plan)
 
-    def _make_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Shape index (N,) and rows (N, B), -1 for filler, of the N batches of an epoch."""
+    def _room(self, k: int) -> Room | None:
+        """Of a part of each batch of shape k; None where it would save little."""
+        rows, mine, shape = self.batch_size // math.prod(self._parts), self._bucket == k, self.shapes[k]
+        room = Room(*(room_for(side[mine], rows, width) for side, width in zip(self._lengths, shape)))
+        return room if room.source + room.target <= 0.95 * rows * sum(shape) else None
+
+    def _balance(self, rows: np.ndarray, room: Room | None) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (N, B) of a shape's batches, dealt so that their parts have room, and which batches have it."""
+        if room is None:
+            return rows, np.zeros(len(rows), bool)
+        replicas, micros = self._parts
+        dealt = rows.reshape(-1, replicas, self.batch_size // (replicas * micros), micros).swapaxes(2, 3)
+        groups = balanced(dealt.reshape(-1, dealt.shape[-1]), self._lengths, room)
+        fit = (tokens_of(groups, self._lengths) <= [[room.source], [room.target]]).all(axis=0)
+        return (groups.reshape(dealt.shape).swapaxes(2, 3).reshape(rows.shape),
+                fit.reshape(len(rows), -1).all(axis=1))
+
+    def _make_plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shape index (N,), rows (N, B), -1 for filler, and whether they fit the shape's room (N,), of N batches."""
         rng = None if self.seed is None else np.random.default_rng((self.seed, epoch))
         order = np.arange(len(self._bucket)) if rng is None else rng.permutation(len(self._bucket))
-        rows, which = [], []
+        rows, which, fit = [], [], []
         for k in range(len(self.shapes)):
             mine = order[self._bucket[order] == k]
             mine = np.append(mine, np.full(-len(mine) % self.batch_size, -1)).reshape(-1, self.batch_size)
+            mine, fits = self._balance(mine, self._rooms[k])
             rows.append(mine)
             which.append(np.full(len(mine), k))
-        rows, which = np.concatenate(rows), np.concatenate(which)
+            fit.append(fits)
+        rows, which, fit = np.concatenate(rows), np.concatenate(which), np.concatenate(fit)
         batches = np.arange(len(which)) if rng is None else rng.permutation(len(which))
-        return which[batches], rows[batches].astype(np.int32)
+        return which[batches], rows[batches].astype(np.int32), fit[batches]
 
-    def _planned(self, n: int) -> tuple[Shape, np.ndarray]:
-        """The shape and the rows of batch n."""
+    def _planned(self, n: int) -> tuple[Shape, np.ndarray, Room | None]:
+        """The shape, the rows and the room of batch n."""
         if n < 0 or not self.batches_per_epoch or (self.seed is None and n >= self.batches_per_epoch):
             raise IndexError(f'no batch {n}: a pass has {self.batches_per_epoch}')
         epoch, place = divmod(n, self.batches_per_epoch)
         with self._lock:
-            which, rows = self._cached_plan(epoch)
-        return self.shapes[which[place]], rows[place]
+            which, rows, fit = self._cached_plan(epoch)
+        return self.shapes[which[place]], rows[place], self._rooms[which[place]] if fit[place] else None
 
     def shape(self, n: int) -> Shape:
         """The shape of batch n."""
@@ -139,10 +167,10 @@ class Batches:
 
     def batch(self, n: int, rows: slice = slice(None)) -> Batch:
         """Batch n, or the `rows` of it that one process holds."""
-        shape, row = self._planned(n)
+        shape, row, room = self._planned(n)
         row = row[rows]
         return Batch(pad_rows(self.source, row, shape.source), pad_rows(self.target, row, shape.target),
-                     (row >= 0).astype(np.float32), row)
+                     (row >= 0).astype(np.float32), row, room)
 
     def iterate(self, start: int, stop: int, rows: slice = slice(None), prefetch: int = 4) -> Iterator[Batch]:
         """Batches start to stop - 1, `prefetch` of them made ahead by grain's threads once the first was taken.

@@ -7,6 +7,7 @@ from flax import linen as nn
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.positions import Relative, rotate
 from seqjax.layers.products import matmul
+from seqjax.layers.unpadding import Unpadding, pad, unpad
 
 
 def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -70,7 +71,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array, mask_BTS: jax.Array, cache=None, relative: Relative = Relative(),
-                 prefix=None) -> tuple[jax.Array, tuple]:
+                 prefix=None, by: Unpadding | None = None) -> tuple[jax.Array, tuple]:
         """Attends within `x_BTD`, or within a cache after writing `x_BTD` into it; and to a prefix, where there is one.
 
         Args:
@@ -80,15 +81,16 @@ class SelfAttention(nn.Module):
           relative: the positions, where queries, keys or scores know them.
           prefix: None, or keys and values, each (B, H, S, K), of tokens that stand before all of these. The weights on
             them are shown as 'cross_attention'.
+          by: where the tokens are, if `x_BTD` has none but those, (N, D); then the output has none other either.
 
         Returns:
           The output (B, T, D) and the cache's keys and values, updated; without a cache, those of `x_BTD`.
         """
         width = x_BTD.shape[-1]
         kernel_D3D = self.param('query_key_value', projection_init(batch_axis=1), (width, 3, width))
-        projected = matmul(x_BTD, kernel_D3D.reshape(width, 3 * width).astype(self.dtype))
+        projected = pad(matmul(x_BTD, kernel_D3D.reshape(width, 3 * width).astype(self.dtype)), by)
         q_BHTK, k_BHTK, v_BHTK = projected.reshape(
-            *x_BTD.shape[:2], 3, self.num_heads, width // self.num_heads).transpose(2, 0, 3, 1, 4)
+            *projected.shape[:2], 3, self.num_heads, width // self.num_heads).transpose(2, 0, 3, 1, 4)
         if relative.turn is not None:  # a cache holds turned keys: their positions do not change
             q_BHTK, k_BHTK = rotate(q_BHTK, relative.turn), rotate(k_BHTK, relative.turn)
         if cache is not None:
@@ -109,7 +111,7 @@ class SelfAttention(nn.Module):
             self.sow('intermediates', 'cross_attention', weights_BHTS[..., :S])
         self.sow('intermediates', 'self_attention', weights_BHTS[..., S:])
         out_DD = self.param('output', projection_init(), (width, width))
-        return matmul(heads_joined(context_BHTK), out_DD.astype(self.dtype)), kept
+        return matmul(unpad(heads_joined(context_BHTK), by), out_DD.astype(self.dtype)), kept
 
 
 class CrossAttention(nn.Module):
@@ -121,16 +123,17 @@ class CrossAttention(nn.Module):
     scale: bool = True
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, mask_BS: jax.Array) -> jax.Array:
-        """Attends from `x_BTD` (B, T, D) to the source; returns (B, T, D)."""
+    def __call__(self, x_BTD: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, mask_BS: jax.Array,
+                 by: Unpadding | None = None) -> jax.Array:
+        """Attends from `x_BTD` (B, T, D) to the source; returns (B, T, D). With `by` both are (N, D)."""
         width = x_BTD.shape[-1]
         query_DD = self.param('query', projection_init(), (width, width))
-        q_BHTK = heads_first(matmul(x_BTD, query_DD.astype(self.dtype)), self.num_heads)
+        q_BHTK = heads_first(pad(matmul(x_BTD, query_DD.astype(self.dtype)), by), self.num_heads)
         context_BHTK, weights_BHTS = dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask_BS[:, None],
                                                            Dropout(self.dropout), scale=self.scale)
         self.sow('intermediates', 'cross_attention', weights_BHTS)
         out_DD = self.param('output', projection_init(), (width, width))
-        return matmul(heads_joined(context_BHTK), out_DD.astype(self.dtype))
+        return matmul(unpad(heads_joined(context_BHTK), by), out_DD.astype(self.dtype))
 
 
 class MemoryProjection(nn.Module):
@@ -141,11 +144,11 @@ class MemoryProjection(nn.Module):
     dtype: str = 'float32'
 
     @nn.compact
-    def __call__(self, memory_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns keys and values, each (N, B, H, S, K)."""
-        B, S, width = memory_BSD.shape
+    def __call__(self, memory_BSD: jax.Array, by: Unpadding | None = None) -> tuple[jax.Array, jax.Array]:
+        """Returns keys and values, each (N, B, H, S, K); with `by` of a memory without padding, and 0 at padding."""
+        width = memory_BSD.shape[-1]
         kernel_DN2D = self.param('key_value', projection_init(batch_axis=(1, 2)), (width, self.num_layers, 2, width))
-        projected = matmul(memory_BSD, kernel_DN2D.reshape(width, -1).astype(self.dtype))
-        shape = (B, S, self.num_layers, 2, self.num_heads, width // self.num_heads)
+        projected = pad(matmul(memory_BSD, kernel_DN2D.reshape(width, -1).astype(self.dtype)), by)
+        shape = (*projected.shape[:2], self.num_layers, 2, self.num_heads, width // self.num_heads)
         keys_NBHSK, values_NBHSK = projected.reshape(shape).transpose(3, 2, 0, 4, 1, 5)
         return keys_NBHSK, values_NBHSK

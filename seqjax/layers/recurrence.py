@@ -11,6 +11,7 @@ from seqjax.layers.cells import GATES, Carry, Cell, Weights
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import Norm
 from seqjax.layers.products import Dense, matmul
+from seqjax.layers.unpadding import Unpadding, pad
 
 
 def gatewise(init: nn.initializers.Initializer, gates: int) -> nn.initializers.Initializer:
@@ -121,7 +122,8 @@ class Recurrence(nn.Module):
             self.norms()[name].note(jax.tree.map(lambda x: x[0], value))
 
     def __call__(self, inputs_BTD: jax.Array, mask_BT: jax.Array | None = None, carry: Carry | None = None,
-                 added_BG: jax.Array | None = None, real_BT: jax.Array | None = None) -> tuple[jax.Array, Carry]:
+                 added_BG: jax.Array | None = None, real_BT: jax.Array | None = None,
+                 by: Unpadding | None = None) -> tuple[jax.Array, Carry]:
         """Runs over all of `inputs_BTD`; T = 1 with a carry is one step of decoding.
 
         Args:
@@ -130,6 +132,7 @@ class Recurrence(nn.Module):
           carry: the state before the first step (the last one when reversed); None is zeros.
           added_BG: joins W x_t + b of every step, as a context that does not change over time does.
           real_BT: tokens that count where batch statistics are taken; None is those of the mask.
+          by: where the tokens are, if the inputs are without padding, (N, D). It takes no batch statistics.
 
         Returns:
           Hidden states (B, T, H) in the compute dtype and the carry after the last step.
@@ -139,7 +142,7 @@ class Recurrence(nn.Module):
         turned = self.reverse and self.cell.normalisation == 'batch'
         if turned:
             inputs_BTD = turn(inputs_BTD, mask_BT)
-        projected_BTG, weights = self.project(inputs_BTD, real_BT), self.weights()
+        projected_BTG, weights = pad(self.project(inputs_BTD, real_BT), by), self.weights()
         if added_BG is not None:
             projected_BTG = projected_BTG + added_BG[:, None]
 
@@ -154,7 +157,7 @@ class Recurrence(nn.Module):
             return new, (hidden_BH.astype(self.dtype), self.wanted(seen))
 
         if carry is None:
-            carry = self.cell.zeros(inputs_BTD.shape[0])
+            carry = self.cell.zeros(projected_BTG.shape[0])
         counted_BT = real_BT if self.cell.normalisation == 'batch' else None
         carry, (hidden_BTH, seen) = over_time(step, carry, (projected_BTG, mask_BT, counted_BT),
                                               self.reverse and not turned)
@@ -185,11 +188,11 @@ class Bidirectional(nn.Module):
         self.forward = Recurrence(self.cell, self.input_size, dtype=self.dtype)
         self.backward = Recurrence(self.cell, self.input_size, reverse=True, dtype=self.dtype)
 
-    def __call__(self, inputs_BTD: jax.Array,
-                 mask_BT: jax.Array | None = None) -> tuple[jax.Array, tuple[Carry, Carry]]:
+    def __call__(self, inputs_BTD: jax.Array, mask_BT: jax.Array | None = None,
+                 by: Unpadding | None = None) -> tuple[jax.Array, tuple[Carry, Carry]]:
         """Hidden states (B, T, 2H), forward first, and the carries after the last and after the first token."""
-        forward_BTH, last = self.forward(inputs_BTD, mask_BT)
-        backward_BTH, first = self.backward(inputs_BTD, mask_BT)
+        forward_BTH, last = self.forward(inputs_BTD, mask_BT, by=by)
+        backward_BTH, first = self.backward(inputs_BTD, mask_BT, by=by)
         return jnp.concatenate([forward_BTH, backward_BTH], axis=-1), (last, first)
 
 
@@ -222,15 +225,18 @@ class Stack(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def __call__(self, inputs_BTD: jax.Array, mask_BT: jax.Array | None = None, carries: tuple | None = None,
-                 added_BG: jax.Array | None = None, real_BT: jax.Array | None = None) -> tuple[jax.Array, tuple]:
+                 added_BG: jax.Array | None = None, real_BT: jax.Array | None = None,
+                 by: Unpadding | None = None) -> tuple[jax.Array, tuple]:
         """Top outputs (B, T, H or 2H) and each layer's carry; `added_BG` joins the first layer's input.
+
+        With `by` the inputs are without padding, (N, D).
 
         A bidirectional stack takes no carries: its backward half would have to start from the future.
         """
         if self.bidirectional:
-            x_BTD, carry = self.layer[0](inputs_BTD, mask_BT)
+            x_BTD, carry = self.layer[0](inputs_BTD, mask_BT, by)
         else:
-            x_BTD, carry = self.layer[0](inputs_BTD, mask_BT, carries and carries[0], added_BG, real_BT)
+            x_BTD, carry = self.layer[0](inputs_BTD, mask_BT, carries and carries[0], added_BG, real_BT, by)
         x_BTD, above = self.above(x_BTD, mask_BT, carries and carries[1:], real_BT)
         return x_BTD, (carry, *above)
 

@@ -8,6 +8,7 @@ from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import normaliser
 from seqjax.layers.positions import Relative
 from seqjax.layers.products import Dense
+from seqjax.layers.unpadding import Unpadding
 
 
 class FeedForward(nn.Module):
@@ -64,8 +65,8 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x_BSD: jax.Array, mask_BTS: jax.Array,
-                 relative: Relative = Relative()) -> tuple[jax.Array, None]:
-        """Maps (B, S, D) to (B, S, D)."""
+                 relative: Relative = Relative(), by: Unpadding | None = None) -> tuple[jax.Array, None]:
+        """Maps (B, S, D) to (B, S, D), or tokens without padding, (N, D), where `by` says where they are."""
         attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, self.scale,
                                   name='self_attention')
         feedforward = FeedForward(self.feedforward_size, self.dtype, name='feedforward')
@@ -75,7 +76,7 @@ class EncoderLayer(nn.Module):
 
         real_BS = mask_BTS.any(axis=1)
         x_BSD = residual('self_attention_residual')(x_BSD, lambda x: attention(
-            x, mask_BTS, relative=relative)[0], real_BS)
+            x, mask_BTS, relative=relative, by=by)[0], real_BS)
         x_BSD = residual('feedforward_residual')(x_BSD, feedforward, real_BS)
         self.sow('intermediates', 'hidden', x_BSD)
         return x_BSD, None
@@ -101,8 +102,9 @@ class DecoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array, memory_kv, mask_BTL: jax.Array, memory_mask_BS,
-                 relative: Relative = Relative(), real_BT: jax.Array | None = None, cache=None) -> tuple:
-        """Maps (B, T, D) to (B, T, D).
+                 relative: Relative = Relative(), real_BT: jax.Array | None = None, by: Unpadding | None = None,
+                 cache=None) -> tuple:
+        """Maps (B, T, D) to (B, T, D), or with `by` (N, D) to (N, D).
 
         Args:
           memory_kv: this layer's keys and values of the source, each (B, H, S, K); None where `x_BTD` is the source.
@@ -111,6 +113,7 @@ class DecoderLayer(nn.Module):
           memory_mask_BS: True on real source tokens; without `cross`, None.
           relative: the positions, where self-attention knows them.
           real_BT: True on tokens that batch normalisation counts; None where it counts all.
+          by: where the tokens are, if `x_BTD` is without padding.
           cache: None, or (keys_BHKM, values_BHMK, slot_BT): this layer's cache, and where the tokens go in it.
 
         Returns:
@@ -127,14 +130,15 @@ class DecoderLayer(nn.Module):
 
         def attend(x):
             nonlocal kept
-            y, kept = attention(x, mask_BTL, cache, relative, None if self.cross else memory_kv)
+            y, kept = attention(x, mask_BTL, cache, relative, None if self.cross else memory_kv, by)
             return y
 
         x_BTD = residual('self_attention_residual')(x_BTD, attend, real_BT)
         if self.cross:
             cross = CrossAttention(self.num_heads, self.attention_dropout, self.dtype, self.scale,
                                    name='cross_attention')
-            x_BTD = residual('cross_attention_residual')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS), real_BT)
+            x_BTD = residual('cross_attention_residual')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS, by),
+                                                         real_BT)
         x_BTD = residual('feedforward_residual')(x_BTD, feedforward, real_BT)
         self.sow('intermediates', 'hidden', x_BTD)
         return x_BTD, kept if cache is not None or memory_kv is None else None

@@ -11,6 +11,7 @@ from seqjax.layers.cells import Cell, multiply
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.products import Dense, logits
 from seqjax.layers.recurrence import Bridge, Stack, over_time
+from seqjax.layers.unpadding import Unpadding, pad, unpad
 from seqjax.models.stacks import Stacked
 from seqjax.options import option
 
@@ -74,10 +75,10 @@ class Bahdanau(Stacked):
         """Embeddings in the compute dtype, with dropout."""
         return self.drop(table_VE[tokens_BT].astype(self.dtype))
 
-    def encode(self, source_BS: jax.Array) -> Any:
+    def encode(self, source_BS: jax.Array, by: Unpadding | None = None) -> Any:
         """The annotations h (B, S, 2H), U_a h (B, S, A), and the source's mask (B, S)."""
         mask_BS = source_BS != PAD
-        values_BSD, _ = self.encoder(self.embed(self.source_embedding, source_BS), mask_BS)
+        values_BSD, _ = self.encoder(self.embed(self.source_embedding, unpad(source_BS, by)), mask_BS, by=by)
         return {'values': values_BSD, 'keys': self.alignment_keys(values_BSD), 'mask': mask_BS}
 
     def start(self, memory: Any, max_length: int) -> Any:
@@ -85,22 +86,25 @@ class Bahdanau(Stacked):
         first_BH = memory['values'][:, 0, self.hidden_size:]
         return tuple(bridge(first_BH) for bridge in self.bridge)
 
-    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
+    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None,
+               by: Unpadding | None = None) -> tuple[jax.Array, Any]:
         """Logits (B, T, V) and each layer's state after the last token."""
         carry = self.start(memory, tokens_BT.shape[1]) if carry is None else carry
-        embedded_BTE = self.embed(self.target_embedding, tokens_BT)
+        embedded_BTE = self.embed(self.target_embedding, unpad(tokens_BT, by))
         real_BT = self.counted(tokens_BT, memory)
-        hidden_BTH, context_BTD, carry = self.attend_over_time(embedded_BTE, memory, carry, real_BT)
-        x_BTD = jnp.concatenate([self.drop(hidden_BTH), embedded_BTE, self.drop(context_BTD)], axis=-1)
+        hidden_BTH, context_BTD, carry = self.attend_over_time(embedded_BTE, memory, carry, real_BT, by)
+        x_BTD = jnp.concatenate([self.drop(unpad(hidden_BTH, by)), embedded_BTE, self.drop(unpad(context_BTD, by))],
+                                axis=-1)
         if self.readout == 'maxout':
             x_BTD = self.readout_layer(x_BTD)
-            x_BTD = self.drop(x_BTD.reshape(*x_BTD.shape[:2], -1, 2).max(axis=-1))
+            x_BTD = self.drop(x_BTD.reshape(*x_BTD.shape[:-1], -1, 2).max(axis=-1))
         return logits(x_BTD, self.output_embedding.astype(self.dtype)) + self.output_bias, carry
 
-    def attend_over_time(self, embedded_BTE, memory, carry, real_BT):
+    def attend_over_time(self, embedded_BTE, memory, carry, real_BT, by):
         """The scan over target tokens: top states (B, T, H), contexts (B, T, 2H), and the carry."""
         first = self.decoder.layer[0]
-        projected_BTG, weights, looking = first.project(embedded_BTE, real_BT), first.weights(), first.looking
+        projected_BTG = pad(first.project(embedded_BTE, real_BT), by)
+        weights, looking = first.weights(), first.looking
         query_HA, context_DG = self.query_kernel.astype(self.dtype), self.context_kernel.astype(self.dtype)
 
         def step(carry, now):

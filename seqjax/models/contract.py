@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from seqjax.layers.unpadding import Sides
 from seqjax.options import from_data
 
 PAD, BOS, EOS = 0, 1, 2
@@ -47,10 +48,14 @@ class Translator(nn.Module):
         """
 
     def __call__(self, source_BS: jax.Array, tokens_BT: jax.Array,
-                 revise: Callable[[Any, jax.Array], jax.Array] | None = None) -> jax.Array:
-        """Teacher-forced logits (B, T, V); `revise` (memory, tokens_BT) -> tokens_BT changes what the decoder reads."""
-        memory = self.encode(source_BS)
-        return self.decode(tokens_BT if revise is None else revise(memory, tokens_BT), memory)[0]
+                 revise: Callable[[Any, jax.Array], jax.Array] | None = None, by: Sides | None = None) -> jax.Array:
+        """Teacher-forced logits (B, T, V); `revise` (memory, tokens_BT) -> tokens_BT changes what the decoder reads.
+
+        With `by`, for a model that `unpads`, logits (N, V): those that predict a token of the target.
+        """
+        memory = self.encode(source_BS) if by is None else self.encode(source_BS, by.source)
+        tokens_BT = tokens_BT if revise is None else revise(memory, tokens_BT)
+        return (self.decode(tokens_BT, memory) if by is None else self.decode(tokens_BT, memory, by=by.target))[0]
 
     def follow(self, carry: Any, parent_BK: jax.Array) -> Any:
         """A shared carry in which the hypothesis at each place goes on from that at place `parent_BK`."""
@@ -64,6 +69,14 @@ class Translator(nn.Module):
         """Whether hypotheses may share a row's carry: `start` takes `places`, `decode` a token for each, and `follow`.
 
         Where not, a beam makes every hypothesis a row of its own, and copies rows.
+        """
+        return False
+
+    @property
+    def unpads(self) -> bool:
+        """Whether `encode` and `decode` take `by`, where the tokens are, and leave padding out of what they can.
+
+        The memory is the same (0 at padding), the logits (N, V).
         """
         return False
 

@@ -11,6 +11,7 @@ from seqjax.layers import cache
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import normaliser
 from seqjax.layers.transformer import DecoderLayer
+from seqjax.layers.unpadding import Unpadding
 from seqjax.models.contract import shift_right, shown
 from seqjax.models.transformer import Transformer
 from seqjax.options import option
@@ -51,7 +52,7 @@ class DecoderOnly(Transformer):
         if self.positions == 'learned':
             self.joint_positions = self.table('position_embedding', self.source_length + self.target_length)
         self.decoder_relative = self.relative(self.prefix_mask == 'prefix' or not self.causal)
-        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 4 * (nn.broadcast,))(**self.decoder_fields())
+        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 5 * (nn.broadcast,))(**self.decoder_fields())
         self.embedding_dropout = Dropout(self.dropout)
         if self.norm == 'before':
             self.decoder_norm = normaliser(self.normalisation, self.hidden_size, self.dtype)
@@ -60,17 +61,18 @@ class DecoderOnly(Transformer):
         """There is no attention on another sequence."""
         return self.layer_fields() | {'cross': False}
 
-    def encode(self, source_BS: jax.Array) -> Any:
+    def encode(self, source_BS: jax.Array, by: Unpadding | None = None) -> Any:
         """The source's mask (B, S) and its keys and values in every layer (N, B, H, S, K)."""
         mask_BS, S = self.real(source_BS), source_BS.shape[1]
         where_1S = jnp.arange(S)[None]
         visible_SS = jnp.ones((S, S), bool) if self.prefix_mask == 'prefix' else jnp.tri(S, dtype=bool)
-        x_BSD = self.embed(self.source_embedding, source_BS, where_1S, S, self.joint_positions)
+        x_BSD = self.embed(self.source_embedding, source_BS, where_1S, S, self.joint_positions, by)
         _, (keys, values) = self.decoder(x_BSD, None, mask_BS[:, None] & visible_SS, None,
-                                         self.decoder_relative(where_1S, where_1S), None)
+                                         self.decoder_relative(where_1S, where_1S), None, by)
         return {'mask': mask_BS, 'keys': keys, 'values': values}
 
-    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
+    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None,
+               by: Unpadding | None = None) -> tuple[jax.Array, Any]:
         """Logits (B, T, V) and the cache after `tokens_BT`; without a carry, one causal pass from the beginning."""
         mask_BS, (B, T) = memory['mask'], tokens_BT.shape
         S = mask_BS.shape[1]
@@ -81,9 +83,9 @@ class DecoderOnly(Transformer):
         where_BL = jnp.concatenate([jnp.broadcast_to(jnp.arange(S), (B, S)), begin_B1 + at.when_M], axis=1)
         where_BT = begin_B1 + at.where_BT
         x_BTD = self.embed(self.target_embedding, tokens_BT, where_BT, S + cache.steps(carry, tokens_BT),
-                           self.joint_positions)
+                           self.joint_positions, by)
         x_BTD, carry = self.through(x_BTD, at, memory, jnp.concatenate([mask_BTS, mask_BTM], axis=2), None, carry,
-                                    self.decoder_relative(where_BT, where_BL))
+                                    self.decoder_relative(where_BT, where_BL), by=by)
         return self.logits(x_BTD), carry
 
     def capture(self, params: Any, batch: Any) -> dict[str, jax.Array]:

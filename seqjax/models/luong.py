@@ -21,6 +21,7 @@ from seqjax.layers.cells import Cell, multiply
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.products import Dense, logits
 from seqjax.layers.recurrence import Bridge, Stack, over_time
+from seqjax.layers.unpadding import Unpadding, pad, unpad
 from seqjax.models.stacks import Stacked
 from seqjax.options import option
 
@@ -120,13 +121,13 @@ class Luong(Stacked):
         """Embeddings in the compute dtype, with dropout."""
         return self.drop(table_VE[tokens_BT].astype(self.dtype))
 
-    def encode(self, source_BS: jax.Array) -> Any:
+    def encode(self, source_BS: jax.Array, by: Unpadding | None = None) -> Any:
         """Source states and keys (B, S, ...), the mask (B, S), and the decoder's first states.
 
         Reversed or not, everything here is in the order of the source.
         """
         mask_BS = source_BS != PAD
-        values_BSD, states = self.encoder(self.embed(self.source_embedding, source_BS), mask_BS)
+        values_BSD, states = self.encoder(self.embed(self.source_embedding, unpad(source_BS, by)), mask_BS, by=by)
         if self.bidirectional:
             now = self.decoder.cell.now
             states = tuple(bridge(jnp.concatenate([*now(last), *now(first)], axis=-1))
@@ -150,23 +151,24 @@ class Luong(Stacked):
             carry['taken'] = jnp.zeros((B,), jnp.int32)
         return carry
 
-    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
+    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None,
+               by: Unpadding | None = None) -> tuple[jax.Array, Any]:
         """Logits (B, T, V), and the carry after the last token."""
         carry = self.start(memory, tokens_BT.shape[1]) if carry is None else carry
-        embedded_BTE = self.embed(self.target_embedding, tokens_BT)
+        embedded_BTE = self.embed(self.target_embedding, unpad(tokens_BT, by))
         if self.input_feeding:
-            attentional_BTH, seen, carry = self.feed_over_time(embedded_BTE, memory, carry)
+            attentional_BTH, seen, carry = self.feed_over_time(embedded_BTE, memory, carry, by)
         else:
             hidden_BTH, states = self.decoder(embedded_BTE, None, carry['states'], None,
-                                              self.counted(tokens_BT, memory))
+                                              self.counted(tokens_BT, memory), by)
             attentional_BTH, seen = self.look(hidden_BTH, memory, carry)
             carry = self.after(carry, states, attentional_BTH)
         if seen is not None:
             self.sow('intermediates', 'decoder/cross_attention', seen['weights'][None, :, None])
             if 'centre' in seen:
                 self.sow('intermediates', 'decoder/window', window_edges(seen['centre'], self.window))
-        logits_BTV = logits(self.drop(attentional_BTH), self.output_embedding.astype(self.dtype)) + self.output_bias
-        return logits_BTV, carry
+        read_BTH = self.drop(unpad(attentional_BTH, by))
+        return logits(read_BTH, self.output_embedding.astype(self.dtype)) + self.output_bias, carry
 
     def after(self, carry, states, attentional_BTH):
         """The carry after all of `attentional_BTH`."""
@@ -212,14 +214,15 @@ class Luong(Stacked):
         attentional_BTH = jnp.tanh(multiply(both_BTD, self.combine_kernel.astype(self.dtype)))
         return attentional_BTH.astype(self.dtype), seen
 
-    def feed_over_time(self, embedded_BTE, memory, carry):
+    def feed_over_time(self, embedded_BTE, memory, carry, by):
         """The scan with input feeding: attentional vectors (B, T, H), what there is to see (None where nobody looks),
         and the carry."""
         layers = self.decoder.layer
         looking, feed_HG = layers[0].looking, self.feed_kernel.astype(self.dtype)
         recurrent = [layer.weights() for layer in layers]
         # Keys cannot be asked for inside a scan: the masks between layers are drawn for all steps ahead of it.
-        masks = self.decoder.masks(embedded_BTE.shape[:2])
+        projected_BTG = pad(layers[0].project(embedded_BTE), by)
+        masks = self.decoder.masks(projected_BTG.shape[:2])
 
         def step(carry, now):
             projected_BG, masks = now
@@ -238,7 +241,7 @@ class Luong(Stacked):
             carry = self.after(carry, tuple(states), attentional_B1H)
             return carry, (attentional_B1H[:, 0], (seen, shown) if looking else None)
 
-        carry, (attentional_BTH, shown) = over_time(step, carry, (layers[0].project(embedded_BTE), masks))
+        carry, (attentional_BTH, shown) = over_time(step, carry, (projected_BTG, masks))
         if not looking:
             return attentional_BTH, None, carry
         for layer, seen in zip(layers, shown[1]):

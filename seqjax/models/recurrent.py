@@ -10,6 +10,7 @@ from seqjax.layers.cells import Cell
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.products import Dense, logits
 from seqjax.layers.recurrence import Bridge, Stack, pool
+from seqjax.layers.unpadding import Unpadding, unpad
 from seqjax.models.stacks import Stacked
 from seqjax.options import option
 
@@ -80,14 +81,14 @@ class Recurrent(Stacked):
         """Embeddings in the compute dtype, with dropout."""
         return self.drop(table_VE[tokens_BT].astype(self.dtype))
 
-    def encode(self, source_BS: jax.Array) -> Any:
+    def encode(self, source_BS: jax.Array, by: Unpadding | None = None) -> Any:
         """The decoder's first state, {'states': a carry for each layer}, or what it is made of, {'context': (B, C)}.
 
         With batch normalisation also the source's 'mask' (B, S).
         """
         mask_BS = source_BS != PAD
         # Right to left within each row's length is the scan reversed: padding comes first then, and changes no state.
-        outputs_BSH, carries = self.encoder(self.embed(self.source_embedding, source_BS), mask_BS)
+        outputs_BSH, carries = self.encoder(self.embed(self.source_embedding, unpad(source_BS, by)), mask_BS, by=by)
         memory = {'mask': mask_BS} if self.normalisation == 'batch' else {}
         if self.continues:
             return memory | {'states': tuple(self.decoder.cell.handed(carry) for carry in carries)}
@@ -102,21 +103,23 @@ class Recurrent(Stacked):
             return memory['states']
         return tuple(bridge(memory['context']) for bridge in self.bridge)
 
-    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
+    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None,
+               by: Unpadding | None = None) -> tuple[jax.Array, Any]:
         """Logits (B, T, V) and each layer's state after the last token."""
         carry = self.start(memory, tokens_BT.shape[1]) if carry is None else carry
-        embedded_BTE = self.embed(self.target_embedding, tokens_BT)
+        embedded_BTE = self.embed(self.target_embedding, unpad(tokens_BT, by))
         added_BG = self.context_input(memory['context']) if self.feed == 'every' else None
-        hidden_BTH, carry = self.decoder(embedded_BTE, None, carry, added_BG, self.counted(tokens_BT, memory))
-        return self.readout(self.drop(hidden_BTH), embedded_BTE, memory), carry
+        hidden_BTH, carry = self.decoder(embedded_BTE, None, carry, added_BG, self.counted(tokens_BT, memory), by)
+        return self.readout(self.drop(unpad(hidden_BTH, by)), embedded_BTE, memory, tokens_BT.shape, by), carry
 
-    def readout(self, hidden_BTH, embedded_BTE, memory):
-        """Logits in float32."""
+    def readout(self, hidden_BTH, embedded_BTE, memory, shape, by):
+        """Logits in float32, of (B, T), `shape`, or of the tokens."""
         x_BTD = hidden_BTH
         if self.feed == 'every':
             context_BC = self.readout_context(memory['context'])
-            x_BTD = self.readout_hidden(hidden_BTH) + self.readout_embedding(embedded_BTE) + context_BC[:, None]
-            x_BTD = x_BTD.reshape(*x_BTD.shape[:2], -1, 2).max(axis=-1)
+            context_BTC = unpad(jnp.broadcast_to(context_BC[:, None], (*shape, context_BC.shape[-1])), by)
+            x_BTD = self.readout_hidden(hidden_BTH) + self.readout_embedding(embedded_BTE) + context_BTC
+            x_BTD = x_BTD.reshape(*x_BTD.shape[:-1], -1, 2).max(axis=-1)
         elif self.tie_embeddings and hidden_BTH.shape[-1] != self.target_embedding.shape[-1]:
             x_BTD = self.readout_hidden(hidden_BTH)
         output_VD = self.target_embedding if self.tie_embeddings else self.output_embedding

@@ -24,6 +24,11 @@ class Stacked(Translator):
     dilation: int = option(1, 'base b: layer l, from 0, steps from the state at t - b^l (Chang et al. 2017)',
                            at_least=1)
 
+    @property
+    def unpads(self) -> bool:
+        """What stands before and behind the scan over time. (Batch statistics are taken over rows.)"""
+        return self.normalisation != 'batch'
+
     def check(self) -> None:
         """Refuses skips that would skip nothing, or both at once."""
         if self.time_skip == 1:

@@ -13,6 +13,7 @@ from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import normaliser
 from seqjax.layers.positions import Positions, RelativePositions, sinusoids
 from seqjax.layers.transformer import DecoderLayer, EncoderLayer
+from seqjax.layers.unpadding import Unpadding, unpad
 from seqjax.models.contract import Translator, counted
 from seqjax.options import option
 
@@ -107,8 +108,8 @@ class Transformer(Translator):
         self.source_positions = self.table('source_position_embedding', self.source_length) if learned else None
         self.target_positions = self.table('target_position_embedding', self.target_length) if learned else None
         self.encoder_relative, self.decoder_relative = self.relative(True), self.relative(not self.causal)
-        self.encoder = self.stack(EncoderLayer, in_axes=nn.broadcast)(**self.layer_fields())
-        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 4 * (nn.broadcast,))(**self.decoder_fields())
+        self.encoder = self.stack(EncoderLayer, in_axes=(nn.broadcast,) * 3)(**self.layer_fields())
+        self.decoder = self.stack(DecoderLayer, in_axes=(0,) + 5 * (nn.broadcast,))(**self.decoder_fields())
         self.memory = MemoryProjection(self.num_layers, self.num_heads, self.dtype)
         self.embedding_dropout = Dropout(self.dropout)
         if self.norm == 'before':
@@ -132,13 +133,15 @@ class Transformer(Translator):
                        split_rngs={'params': True, 'dropout': True}, in_axes=in_axes,
                        unroll=self.num_layers <= UNROLLED and not self.remat)
 
-    def embed(self, table_VD, tokens_BT, where_BT, length, learned_LD):
-        """sqrt(D) times the embedding plus the position's encoding, for positions below `length`.
+    def embed(self, table_VD, tokens_BT, where_BT, length, learned_LD, by=None):
+        """sqrt(D) times the embedding plus the position's encoding, for positions below `length`; with `by` (N, D).
 
         Raises:
           UserError: learned positions end below `length`.
         """
-        x_BTD = table_VD[tokens_BT] * self.hidden_size ** 0.5
+        if by is not None:
+            where_BT = unpad(jnp.broadcast_to(where_BT, tokens_BT.shape), by)
+        x_BTD = table_VD[unpad(tokens_BT, by)] * self.hidden_size ** 0.5
         if self.positions in ('sinusoidal', 'learned'):
             if learned_LD is not None and length > learned_LD.shape[0]:  # a gather would clip, and say nothing
                 raise UserError(f'a sequence of {length} tokens is longer than the {learned_LD.shape[0]} positions '
@@ -168,19 +171,24 @@ class Transformer(Translator):
         """Hypotheses share the cache of their row."""
         return True
 
+    @property
+    def unpads(self) -> bool:
+        """Everything but attention. (Batch statistics are taken over rows, and who sees padding needs it.)"""
+        return self.padding_mask and self.causal and self.normalisation != 'batch'
+
     def target_limit(self) -> int | None:
         """The number of learned positions."""
         return self.target_length if self.positions == 'learned' else None
 
-    def encode(self, source_BS: jax.Array) -> Any:
+    def encode(self, source_BS: jax.Array, by: Unpadding | None = None) -> Any:
         """The source's mask (B, S) and, for every decoder layer, its projected keys and values (N, B, H, S, K)."""
         mask_BS, S = self.real(source_BS), source_BS.shape[1]
         where_1S = jnp.arange(S)[None]
-        x_BSD = self.embed(self.source_embedding, source_BS, where_1S, S, self.source_positions)
-        x_BSD, _ = self.encoder(x_BSD, mask_BS[:, None, :], self.encoder_relative(where_1S, where_1S))
+        x_BSD = self.embed(self.source_embedding, source_BS, where_1S, S, self.source_positions, by)
+        x_BSD, _ = self.encoder(x_BSD, mask_BS[:, None, :], self.encoder_relative(where_1S, where_1S), by)
         if self.norm == 'before':
             x_BSD = self.encoder_norm(x_BSD, mask_BS)
-        keys, values = self.memory(x_BSD)
+        keys, values = self.memory(x_BSD, by)
         return {'mask': mask_BS, 'keys': keys, 'values': values}
 
     def start(self, memory: Any, max_length: int, places: int = 1) -> Any:
@@ -192,17 +200,18 @@ class Transformer(Translator):
         """The hypothesis at each place goes on from that at place `parent_BP`."""
         return cache.follow(carry, parent_BP)
 
-    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
+    def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None,
+               by: Unpadding | None = None) -> tuple[jax.Array, Any]:
         """Logits (B, T, V) and the cache after `tokens_BT`; without a carry, one causal pass from the beginning."""
         at = self.slots(tokens_BT, carry)
         x_BTD = self.embed(self.target_embedding, tokens_BT, at.where_BT, cache.steps(carry, tokens_BT),
-                           self.target_positions)
+                           self.target_positions, by)
         real_BT = counted(tokens_BT, memory['mask'])
         x_BTD, carry = self.through(x_BTD, at, memory, at.seen_BTM, memory['mask'], carry,
-                                    self.decoder_relative(at.where_BT, at.when_M[None]), real_BT)
+                                    self.decoder_relative(at.where_BT, at.when_M[None]), real_BT, by)
         return self.logits(x_BTD, real_BT), carry
 
-    def through(self, x_BTD, at, memory, mask_BTL, memory_mask_BS, carry, relative, real_BT=None):
+    def through(self, x_BTD, at, memory, mask_BTL, memory_mask_BS, carry, relative, real_BT=None, by=None):
         """The decoder's layers one after the other: its top states (B, T, D), and the carry after them.
 
         With a carry they stand side by side however deep the stack is, since a scan would copy each layer's part of
@@ -210,14 +219,14 @@ class Transformer(Translator):
         """
         if carry is None:
             return self.decoder(x_BTD, (memory['keys'], memory['values']), mask_BTL, memory_mask_BS, relative,
-                                real_BT)[0], None
+                                real_BT, by)[0], None
         stacked, layer = self.variables['params']['decoder'], DecoderLayer(**self.decoder_fields(), parent=None)
         kept = []
         for n in range(self.num_layers):
             params = stacked[str(n)] if '0' in stacked else layer_of(stacked, n)
             x_BTD, updated = layer.apply(
                 {'params': params}, x_BTD, (memory['keys'][n], memory['values'][n]), mask_BTL, memory_mask_BS, relative,
-                real_BT, (carry['keys'][n], carry['values'][n], at.slot_BT),
+                real_BT, None, (carry['keys'][n], carry['values'][n], at.slot_BT),
                 rngs={'dropout': self.make_rng('dropout')} if self.has_rng('dropout') else None)
             kept.append(updated)
         return x_BTD, cache.written(carry, kept, x_BTD.shape[1])

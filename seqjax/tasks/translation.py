@@ -6,10 +6,12 @@ import json
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from seqjax.data.batches import Shape, choose_shapes
-from seqjax.data.vocabulary import BOS, Ragged, Vocabulary
+from seqjax.data.vocabulary import BOS, PAD, Ragged, Vocabulary
 from seqjax.errors import UserError
+from seqjax.layers.unpadding import Sides, unpad, unpadding
 from seqjax.options import option
 from seqjax.tasks.losses import cross_entropy, observed
 from seqjax.tasks.scheduled_sampling import ScheduledSampling
@@ -133,14 +135,26 @@ class Translation(ScheduledSampling):
         """Cross entropy: what is optimised, and what is only reported, as {term: (sum, count)}.
 
         The decoder reads the true words, but for those that scheduled sampling replaces in training (`rng` is given).
+        Where the batch says what room its tokens need, padding is left out.
         """
-        tokens_BT = jax.numpy.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
+        tokens_BT = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
         rngs, revision, forcing = None if rng is None else {'dropout': rng}, (), {}
         if rng is not None and self.sampling != 'none':
             revise, forcing = self.revision(model, params, batch, rng, step)
             revision = (revise,)
         # In training batch normalisation looks at the batch, and says what it saw; in evaluation it does not.
-        logits_BTV, seen = model.apply({'params': params}, batch.source, tokens_BT, *revision, rngs=rngs,
-                                       mutable=[] if rng is None else ['statistics'])
-        objective, report = cross_entropy(logits_BTV, batch.target, batch.weight, self.label_smoothing)
+        mutable = [] if rng is None else ['statistics']
+        if batch.room is None:
+            logits_BTV, seen = model.apply({'params': params}, batch.source, tokens_BT, *revision, rngs=rngs,
+                                           mutable=mutable)
+            target_BT, weight_B = batch.target, batch.weight
+        else:
+            by = Sides(unpadding(batch.source != PAD, batch.room.source),
+                       unpadding(batch.target != PAD, batch.room.target))
+            logits_NV, seen = model.apply({'params': params}, batch.source, tokens_BT, *revision, by=by, rngs=rngs,
+                                          mutable=mutable)
+            # Tokens side by side are rows of one token each.
+            logits_BTV, target_BT = logits_NV[:, None], unpad(batch.target, by.target)[:, None]
+            weight_B = unpad(jnp.broadcast_to(batch.weight[:, None], batch.target.shape), by.target)
+        objective, report = cross_entropy(logits_BTV, target_BT, weight_B, self.label_smoothing)
         return objective, report | forcing | observed(seen)

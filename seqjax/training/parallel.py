@@ -83,6 +83,8 @@ class Placement:
                          axis_types=(AxisType.Auto,) * len(axes))
         self.axis = None if mode == 'jit' else 'data'
         self.batch_shards = sizes['data'] * sizes['fsdp']
+        # A function sees the rows of one device alone, and can count their tokens without asking another.
+        self.rows_at_home = mode != 'jit' or used == 1
         self._whole = NamedSharding(self.mesh, P())
         self._split = NamedSharding(self.mesh, P(axes[:2]))
 
