@@ -35,19 +35,22 @@ class Item:
     note: str = ''
 
 
+def lengths(rows: int, length: int) -> np.ndarray:
+    """The lengths of an array's rows, evenly from six tenths of its width to all of it."""
+    return np.linspace(length, 0.6 * length, rows).round().astype(int)
+
+
 def batches(rows: int, source_length: int, target_length: int, words: int, count: int = 2,
             seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of arrays (rows, length) int32: even draws from the words, then EOS, then padding.
 
-    Lengths go evenly from six tenths of the width to all of it, in another order in each array: all batches have
-    equally many tokens.
+    Lengths are in another order in each array: all batches have equally many tokens.
     """
     rng = np.random.default_rng(seed)
 
     def side(length: int) -> np.ndarray:
         ids = rng.integers(WORDS, words, (rows, length), dtype=np.int32)
-        lengths = np.linspace(length, 0.6 * length, rows).round().astype(int)
-        end, place = rng.permutation(lengths)[:, None] - 1, np.arange(length)
+        end, place = rng.permutation(lengths(rows, length))[:, None] - 1, np.arange(length)
         return np.where(place == end, EOS, np.where(place < end, ids, PAD)).astype(np.int32)
 
     return [(side(source_length), side(target_length)) for _ in range(count)]
@@ -67,21 +70,21 @@ def transformer(width: int, **more: Any) -> dict[str, Any]:
 
 def model_flops(width: int, layers: int, feedforward: int, words: int, rows: int, source_length: int,
                 target_length: int, **_: Any) -> int:
-    """FLOPs of the matrix products that one training step of a Transformer must do, padding included.
+    """FLOPs of the matrix products that one training step of a Transformer must do.
 
-    Forward, 2 for each multiplication and addition, with D width, F feed-forward, N layers, V words, and B rows of S
-    source and T target tokens:
+    Forward, 2 for each multiplication and addition, with D width, F feed-forward, N layers, V words, x source and y
+    target tokens without padding, and B rows that are padded to S and T of them:
 
-        source tokens   2 B S N (4 D^2 + 2 D F + 2 D^2)    self-attention, feed-forward, the decoder's keys and values
-        target tokens   2 B T (N (4 D^2 + 2 D^2 + 2 D F) + D V)    the same, queries and outputs on the source, logits
+        source tokens   2 x N (4 D^2 + 2 D F + 2 D^2)    self-attention, feed-forward, the decoder's keys and values
+        target tokens   2 y (N (4 D^2 + 2 D^2 + 2 D F) + D V)    the same, queries and outputs on the source, logits
         scores, sums    4 B D N (S^2 + T^2 + S T)
 
-    and twice that backward. Causal attention counts the whole square. Nothing that is computed again counts, nor
-    element-wise work, nor embeddings, which are looked up.
+    and twice that backward. Attention counts the whole square. Nothing that is computed again counts, nor element-wise
+    work, nor embeddings, which are looked up.
     """
     B, S, T, D, F, N, V = rows, source_length, target_length, width, feedforward, layers, words
-    source = 2 * B * S * N * (4 * D * D + 2 * D * F + 2 * D * D)
-    target = 2 * B * T * (N * (4 * D * D + 2 * D * D + 2 * D * F) + D * V)
+    source = 2 * int(lengths(B, S).sum()) * N * (4 * D * D + 2 * D * F + 2 * D * D)
+    target = 2 * int(lengths(B, T).sum()) * (N * (4 * D * D + 2 * D * D + 2 * D * F) + D * V)
     scores = 4 * B * D * N * (S * S + T * T + S * T)
     return 3 * (source + target + scores)
 

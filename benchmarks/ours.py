@@ -48,7 +48,7 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     step = ready.step(learner)
     state = ready.placement.place_state(ready.begin(learner))
     pairs = items.batches(shape['rows'], shape['source_length'], shape['target_length'], shape['words'])
-    # The room that a run would give to sentences of these lengths.
+    # What a run would give to sentences of these lengths.
     room = Room(*(room_for((side != items.PAD).sum(axis=1), *side.shape) for side in pairs[0]))
     ours = [Batch(source, target, np.ones(len(source), np.float32), np.arange(len(source), dtype=np.int32), room)
             for source, target in pairs]

@@ -1,12 +1,13 @@
-"""What a Transformer's training step spends its time on, and what its backward pass written out and its layers side by
-side give it:
+"""What a Transformer's training step spends its time on, and what padding left out, its backward pass written out and
+its layers side by side give it:
 
     python -m benchmarks.steps [--width=256] [--repeats=9]
     GLIBC_TUNABLES= python -m benchmarks.steps      # and with memory as glibc has it, left alone
 
-The gradient of the loss is compiled as it is, with products left to XLA, with layers in a loop, and with both; the
-four take turns in one process. Then jax's profiler says what kinds of operations the first of them consists of. The
-kinds are XLA's own names for operations on the CPU; operations run side by side, so shares are of the time of all.
+The gradient of the loss is compiled as it is, with padding, with products left to XLA, with layers in a loop, and with
+all three; the five take turns in one process. Then jax's profiler says what kinds of operations the first of them
+consists of. The kinds are XLA's own names for operations on the CPU; operations run side by side, so shares are of the
+time of all.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from benchmarks import items
 from benchmarks.ours import experiment_of, fields_of
 from seqjax import allocator
 from seqjax.data.batches import Batch
+from seqjax.data.room import Room, room_for
 from seqjax.layers import attention, products, transformer
 from seqjax.models import transformer as model
 from seqjax.prepared import initialise
@@ -59,18 +61,21 @@ def gradients(width: int) -> dict[str, tuple]:
     shape = items.transformer(width, rows=128, source_length=16, target_length=16, dropout=0.1)
     experiment = experiment_of('transformer', shape['words'], fields_of('transformer', shape, 'float32'), 0.1, None)
     (source, target), = items.batches(128, 16, 16, shape['words'], 1)
-    batch = Batch(source, target, np.ones(128, np.float32), np.arange(128, dtype=np.int32))
+    room = Room(*(room_for((side != items.PAD).sum(axis=1), *side.shape) for side in (source, target)))
     params = initialise(experiment.model, 0)
 
-    def loss(params, key):
+    def loss(params, key, room):
+        batch = Batch(source, target, np.ones(128, np.float32), np.arange(128, dtype=np.int32), room)
         total, count = experiment.task.loss(experiment.model, params, batch, key, 1)[0]['loss']
         return total / count
 
     found = {}
-    for name, plain, loop in (('as it is', False, False), ('products left to XLA', True, False),
-                              ('layers in a loop', False, True), ('both', True, True)):
+    for name, padded, plain, loop in (
+            ('as it is', False, False, False), ('with padding', True, False, False),
+            ('products left to XLA', False, True, False), ('layers in a loop', False, False, True),
+            ('all three', True, True, True)):
         with changed(plain, loop):  # a function of its own each, for jax remembers what it has traced
-            run = jax.jit(jax.grad(lambda params, key: loss(params, key)))
+            run = jax.jit(jax.grad(lambda params, key, room=None if padded else room: loss(params, key, room)))
             arguments, began = (params, jax.random.key(1)), time.perf_counter()
             found[name] = run.lower(*arguments).compile(), arguments, time.perf_counter() - began
     return found
@@ -103,16 +108,16 @@ def main() -> None:
     runs, load = gradients(options.width), os.getloadavg()[0]
     times = alternating({name: lambda run=run, arguments=arguments: run(*arguments)
                          for name, (run, arguments, _) in runs.items()}, repeats=options.repeats, budget=300)
-    base = times['both'].median
+    base = times['all three'].median
     print(f'width {options.width}, {os.cpu_count()} processors, load {load:.1f}; medians of {options.repeats}; '
           f'{resource.getrusage(resource.RUSAGE_SELF).ru_minflt:,} page faults')
     for name, (_, _, compiling) in runs.items():
-        print(f'{name:22s} {1000 * times[name].median:8.1f} ms {times[name].median / base:6.2f} of both, compiled in '
-              f'{compiling:.1f} s')
-    ours, plain = (jax.tree.leaves(run(*arguments)) for run, arguments, _ in (runs['as it is'], runs['both']))
+        print(f'{name:22s} {1000 * times[name].median:8.1f} ms {times[name].median / base:6.2f} of all three, '
+              f'compiled in {compiling:.1f} s')
+    ours, plain = (jax.tree.leaves(run(*arguments)) for run, arguments, _ in (runs['with padding'], runs['all three']))
     apart = max(float(jnp.abs(a - b).max()) for a, b in zip(ours, plain))
     print(f'gradients differ by at most {apart:.1e}, of at most {max(float(jnp.abs(b).max()) for b in plain):.1e}')
-    for name in ('as it is', 'both'):
+    for name in ('as it is', 'all three'):
         print(f'{name}: ' + ', '.join(f'{kind} {share:.0f} %' for kind, share in kinds(*runs[name][:2]).items()))
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import items, ours, results, start, tables
 from seqjax.data.batches import Batch
+from seqjax.data.room import Room
 from seqjax.errors import UserError
 from seqjax.prepared import Prepared
 from seqjax.training import flops
@@ -21,10 +22,12 @@ def test_model_flops_are_those_of_the_step():
     ready = Prepared(experiment, Placement('pmap'))
     learner = ready.learner(10)
     (source, target), = items.batches(3, 5, 7, 40, count=1)
-    batch = Batch(source, target, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
+    tokens = [int((side != items.PAD).sum()) for side in (source, target)]
+    assert tokens == [5 + 4 + 3, 7 + 6 + 4]
+    batch = Batch(source, target, np.ones(3, np.float32), np.arange(3, dtype=np.int32), Room(*tokens))
     state = ready.abstract_state(learner)
     assert items.model_flops(**SHAPE) == pytest.approx(flops.count(learner.step, state, batch), rel=0.02)
-    by_hand = (2 * 3 * 5 * 2 * (4 * 256 + 2 * 384 + 2 * 256) + 2 * 3 * 7 * (2 * (6 * 256 + 2 * 384) + 640)
+    by_hand = (2 * 12 * 2 * (4 * 256 + 2 * 384 + 2 * 256) + 2 * 17 * (2 * (6 * 256 + 2 * 384) + 640)
                + 4 * 3 * 2 * 16 * (25 + 49 + 35))
     assert items.model_flops(**SHAPE) == 3 * by_hand
 

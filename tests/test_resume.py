@@ -489,7 +489,7 @@ def test_changed_data_are_noticed(tmp_path, capfd, undrawn):
 
 def test_a_loss_that_is_no_number(tmp_path, capfd):
     workdir = tmp_path / 'run'
-    command = flags(workdir, '--optimizer.learning_rate=1e30', '--optimizer.schedule=constant',
+    command = flags(workdir, '--optimizer.learning_rate=1e38', '--optimizer.schedule=constant',
                     '--training.steps=9', '--training.checkpoint_every=1')
     assert launch(*command) == 2
     line, = lines(capfd)
