@@ -9,7 +9,7 @@ run: .venv/installed
 	$(BIN)/python launch.py --experiment=numerals
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 studies: .venv/installed
 	for name in $$($(BIN)/python -c 'from seqjax import catalogue; print(*catalogue.studies())'); do \
