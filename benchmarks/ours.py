@@ -31,13 +31,20 @@ def fields_of(model: str, shape: dict[str, Any], dtype: str) -> dict[str, Any]:
     return common | dict(cell='lstm', num_layers=1, bidirectional=True, score='general', input_feeding=True)
 
 
-def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Call, dict]:
-    """Training steps as the loop takes them: placed on the device one by one, metrics fetched a step later."""
-    import jax
+def batch_of(source: Any, target: Any) -> Any:
+    """The batch of these arrays, with the room that a run would give to sentences of their lengths."""
     import numpy as np
 
     from seqjax.data.batches import Batch
     from seqjax.data.room import Room, room_for
+    room = Room(*(room_for((side != items.PAD).sum(axis=1), *side.shape) for side in (source, target)))
+    return Batch(source, target, np.ones(len(source), np.float32), np.arange(len(source), dtype=np.int32), room)
+
+
+def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Call, dict]:
+    """Training steps as the loop takes them: placed on the device one by one, metrics fetched a step later."""
+    import jax
+
     from seqjax.prepared import Prepared, parameter_count
     from seqjax.training import flops
     from seqjax.training.parallel import Placement
@@ -48,10 +55,7 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     step = ready.step(learner)
     state = ready.placement.place_state(ready.begin(learner))
     pairs = items.batches(shape['rows'], shape['source_length'], shape['target_length'], shape['words'])
-    # What a run would give to sentences of these lengths.
-    room = Room(*(room_for((side != items.PAD).sum(axis=1), *side.shape) for side in pairs[0]))
-    ours = [Batch(source, target, np.ones(len(source), np.float32), np.arange(len(source), dtype=np.int32), room)
-            for source, target in pairs]
+    ours = [batch_of(source, target) for source, target in pairs]
     told = {'parameters': parameter_count(state.params), 'tokens': items.tokens_of(pairs),
             'counted_flops': flops.count(learner.step, state, ours[0])}
 

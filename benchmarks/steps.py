@@ -25,14 +25,11 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from benchmarks import items
-from benchmarks.ours import experiment_of, fields_of
+from benchmarks.ours import batch_of, experiment_of, fields_of
 from seqjax import allocator
-from seqjax.data.batches import Batch
-from seqjax.data.room import Room, room_for
 from seqjax.layers import attention, products, transformer
 from seqjax.models import transformer as model
 from seqjax.prepared import initialise
@@ -61,11 +58,10 @@ def gradients(width: int) -> dict[str, tuple]:
     shape = items.transformer(width, rows=128, source_length=16, target_length=16, dropout=0.1)
     experiment = experiment_of('transformer', shape['words'], fields_of('transformer', shape, 'float32'), 0.1, None)
     (source, target), = items.batches(128, 16, 16, shape['words'], 1)
-    room = Room(*(room_for((side != items.PAD).sum(axis=1), *side.shape) for side in (source, target)))
+    batch = batch_of(source, target)
     params = initialise(experiment.model, 0)
 
-    def loss(params, key, room):
-        batch = Batch(source, target, np.ones(128, np.float32), np.arange(128, dtype=np.int32), room)
+    def loss(params, key, batch):
         total, count = experiment.task.loss(experiment.model, params, batch, key, 1)[0]['loss']
         return total / count
 
@@ -75,7 +71,8 @@ def gradients(width: int) -> dict[str, tuple]:
             ('products left to XLA', False, True, False), ('layers in a loop', False, False, True),
             ('all three', True, True, True)):
         with changed(plain, loop):  # a function of its own each, for jax remembers what it has traced
-            run = jax.jit(jax.grad(lambda params, key, room=None if padded else room: loss(params, key, room)))
+            run = jax.jit(jax.grad(lambda params, key, batch=batch._replace(room=None) if padded else batch: loss(
+                params, key, batch)))
             arguments, began = (params, jax.random.key(1)), time.perf_counter()
             found[name] = run.lower(*arguments).compile(), arguments, time.perf_counter() - began
     return found

@@ -32,14 +32,18 @@ def test_tokens_of_groups():
 def test_the_exchange_that_helps_most_is_made_and_no_other():
     lengths = (np.array([9, 8, 1, 2, 5, 5]), np.array([1, 1, 1, 1, 1, 1]))
     rows = np.array([[0, 1], [2, 3], [4, 5]])  # 17, 3 and 10 tokens
-    assert balanced(rows, lengths, Room(11, 2)).tolist() == [[2, 1], [0, 3], [4, 5]]
-    assert balanced(rows, lengths, Room(17, 2)).tolist() == rows.tolist(), 'all have room'
+    dealt, fit = balanced(rows, lengths, Room(11, 2))
+    assert dealt.tolist() == [[2, 1], [0, 3], [4, 5]]
+    assert fit.all()
+    assert balanced(rows, lengths, Room(17, 2))[0].tolist() == rows.tolist(), 'all have room'
     assert rows.tolist() == [[0, 1], [2, 3], [4, 5]], 'what was given is left alone'
 
 
 def test_fillers_stay_and_what_cannot_be_helped_is_left():
     lengths = (np.array([6, 6, 6]), np.array([1, 1, 1]))
-    assert balanced(np.array([[0, 1], [2, -1]]), lengths, Room(11, 2)).tolist() == [[0, 1], [2, -1]]
+    dealt, fit = balanced(np.array([[0, 1], [2, -1]]), lengths, Room(11, 2))
+    assert dealt.tolist() == [[0, 1], [2, -1]]
+    assert fit.tolist() == [False, True]
 
 
 @pytest.mark.parametrize('parts', [(1, 1), (2, 1), (1, 4), (2, 2)])
@@ -68,7 +72,7 @@ def test_no_room_is_named_where_it_would_save_little():
 
 
 def test_a_batch_that_cannot_be_helped_keeps_its_padding():
-    """Fifteen short pairs in one batch, and one as long as all of them together in the next."""
+    """One pair is so long that no exchange makes room for it."""
     lengths = [2] * 47 + [40]
     source, target = (Ragged.of([np.full(n, 4) for n in lengths]) for _ in range(2))
     batches = Batches(source, target, 4, [Shape(40, 40)], 0, (1, 1))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqjax.data.room import Room, balanced, room_for, tokens_of
+from seqjax.data.room import Room, balanced, room_for
 from seqjax.data.vocabulary import PAD, Ragged
 
 
@@ -131,8 +131,7 @@ class Batches:
             return rows, np.zeros(len(rows), bool)
         replicas, micros = self._parts
         dealt = rows.reshape(-1, replicas, self.batch_size // (replicas * micros), micros).swapaxes(2, 3)
-        groups = balanced(dealt.reshape(-1, dealt.shape[-1]), self._lengths, room)
-        fit = (tokens_of(groups, self._lengths) <= [[room.source], [room.target]]).all(axis=0)
+        groups, fit = balanced(dealt.reshape(-1, dealt.shape[-1]), self._lengths, room)
         return (groups.reshape(dealt.shape).swapaxes(2, 3).reshape(rows.shape),
                 fit.reshape(len(rows), -1).all(axis=1))
 

@@ -22,7 +22,7 @@ class Room:
 
 
 def room_for(lengths: np.ndarray, rows: int, width: int) -> int:
-    """Tokens for `rows` sentences, drawn from these lengths: a standard deviation above the mean, rounded up to 16."""
+    """Places for `rows` sentences of these lengths: a standard deviation above their mean sum, rounded up to 16."""
     most = rows * lengths.mean() + math.sqrt(rows) * lengths.std()
     return min(math.ceil(most / 16) * 16, rows * width)
 
@@ -32,8 +32,8 @@ def tokens_of(rows_GN: np.ndarray, lengths: tuple[np.ndarray, np.ndarray]) -> np
     return np.stack([np.where(rows_GN < 0, 0, side[rows_GN]).sum(axis=1) for side in lengths])
 
 
-def balanced(rows_GN: np.ndarray, lengths: tuple[np.ndarray, np.ndarray], room: Room) -> np.ndarray:
-    """The same rows in groups of the same sizes, a few of them exchanged, so that each group has room.
+def balanced(rows_GN: np.ndarray, lengths: tuple[np.ndarray, np.ndarray], room: Room) -> tuple[np.ndarray, np.ndarray]:
+    """The same rows in groups of the same sizes, a few of them exchanged, so that each has room; and which have (G,).
 
     While one has too many tokens, it exchanges the two rows that help most with another: the first that can help at
     all, of those with the fewest tokens on the side of which there are too many. Where none can, groups are left with
@@ -59,4 +59,4 @@ def balanced(rows_GN: np.ndarray, lengths: tuple[np.ndarray, np.ndarray], room: 
                 break
         else:
             break
-    return rows_GN
+    return rows_GN, (spare >= 0).all(axis=0)

@@ -110,18 +110,19 @@ class Recurrent(Stacked):
         embedded_BTE = self.embed(self.target_embedding, unpad(tokens_BT, by))
         added_BG = self.context_input(memory['context']) if self.feed == 'every' else None
         hidden_BTH, carry = self.decoder(embedded_BTE, None, carry, added_BG, self.counted(tokens_BT, memory), by)
-        return self.readout(self.drop(unpad(hidden_BTH, by)), embedded_BTE, memory, tokens_BT.shape, by), carry
+        return self.readout(hidden_BTH, embedded_BTE, memory, by), carry
 
-    def readout(self, hidden_BTH, embedded_BTE, memory, shape, by):
-        """Logits in float32, of (B, T), `shape`, or of the tokens."""
-        x_BTD = hidden_BTH
+    def readout(self, hidden_BTH, embedded_BTE, memory, by):
+        """Logits in float32, (B, T, V), or (N, V) of tokens whose embeddings are without padding too."""
+        x_BTD = self.drop(unpad(hidden_BTH, by))
         if self.feed == 'every':
             context_BC = self.readout_context(memory['context'])
-            context_BTC = unpad(jnp.broadcast_to(context_BC[:, None], (*shape, context_BC.shape[-1])), by)
-            x_BTD = self.readout_hidden(hidden_BTH) + self.readout_embedding(embedded_BTE) + context_BTC
+            shape = (*hidden_BTH.shape[:2], context_BC.shape[-1])
+            context_BTC = unpad(jnp.broadcast_to(context_BC[:, None], shape), by)
+            x_BTD = self.readout_hidden(x_BTD) + self.readout_embedding(embedded_BTE) + context_BTC
             x_BTD = x_BTD.reshape(*x_BTD.shape[:-1], -1, 2).max(axis=-1)
-        elif self.tie_embeddings and hidden_BTH.shape[-1] != self.target_embedding.shape[-1]:
-            x_BTD = self.readout_hidden(hidden_BTH)
+        elif self.tie_embeddings and x_BTD.shape[-1] != self.target_embedding.shape[-1]:
+            x_BTD = self.readout_hidden(x_BTD)
         output_VD = self.target_embedding if self.tie_embeddings else self.output_embedding
         return logits(x_BTD, output_VD.astype(self.dtype)) + self.output_bias
 

@@ -143,18 +143,13 @@ class Translation(ScheduledSampling):
             revise, forcing = self.revision(model, params, batch, rng, step)
             revision = (revise,)
         # In training batch normalisation looks at the batch, and says what it saw; in evaluation it does not.
-        mutable = [] if rng is None else ['statistics']
-        if batch.room is None:
-            logits_BTV, seen = model.apply({'params': params}, batch.source, tokens_BT, *revision, rngs=rngs,
-                                           mutable=mutable)
-            target_BT, weight_B = batch.target, batch.weight
-        else:
-            by = Sides(unpadding(batch.source != PAD, batch.room.source),
-                       unpadding(batch.target != PAD, batch.room.target))
-            logits_NV, seen = model.apply({'params': params}, batch.source, tokens_BT, *revision, by=by, rngs=rngs,
-                                          mutable=mutable)
-            # Tokens side by side are rows of one token each.
-            logits_BTV, target_BT = logits_NV[:, None], unpad(batch.target, by.target)[:, None]
-            weight_B = unpad(jnp.broadcast_to(batch.weight[:, None], batch.target.shape), by.target)
+        by = None if batch.room is None else Sides(
+            unpadding(batch.source != PAD, batch.room.source), unpadding(batch.target != PAD, batch.room.target))
+        logits_BTV, seen = model.apply({'params': params}, batch.source, tokens_BT, *revision, by=by, rngs=rngs,
+                                       mutable=[] if rng is None else ['statistics'])
+        target_BT, weight_B = batch.target, batch.weight
+        if by is not None:  # tokens side by side are rows of one token each
+            weight_B = unpad(jnp.broadcast_to(weight_B[:, None], target_BT.shape), by.target)
+            logits_BTV, target_BT = logits_BTV[:, None], unpad(target_BT, by.target)[:, None]
         objective, report = cross_entropy(logits_BTV, target_BT, weight_B, self.label_smoothing)
         return objective, report | forcing | observed(seen)
