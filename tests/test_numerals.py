@@ -22,6 +22,8 @@ def test_known_words():
 def test_words_are_those_of_num2words(language):
     numbers = [*range(120), *np.random.default_rng(0).integers(0, 10**9, 50).tolist()]
     assert numerals.words(numbers, language) == [num2words.num2words(n, lang=language) for n in numbers]
+    for n in (0, 7, 20, 21, 100, 1000, 10**6):  # alone, each is the highest: names above it are not looked at
+        assert numerals.words([n], language) == [num2words.num2words(n, lang=language)]
 
 
 def test_splits_share_no_number_and_training_has_the_small_ones():

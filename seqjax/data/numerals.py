@@ -1,5 +1,6 @@
 """Numbers in words as parallel text: real word order, elisions and agreement, without limit and without a download."""
 
+import copy
 import itertools
 from collections.abc import Iterable
 
@@ -25,7 +26,7 @@ def words(numbers: Iterable[int], language: str) -> list[str]:
     known = num2words.CONVERTER_CLASSES
     if language not in known:
         raise UserError(f'num2words has no language {language!r}{did_you_mean(language, [*known, DIGITS])}')
-    spell = known[language].to_cardinal
+    spell = _speller(known[language], max(map(abs, numbers), default=1))
     texts = []
     for n in numbers:
         try:
@@ -33,6 +34,18 @@ def words(numbers: Iterable[int], language: str) -> list[str]:
         except (OverflowError, NotImplementedError, TypeError, ValueError, LookupError) as error:
             raise UserError(f'num2words cannot say {n} in {language!r} ({error}); lower the highest number') from error
     return texts
+
+
+def _speller(converter, highest: int):
+    """`to_cardinal` of a num2words converter that knows no name of a number above `highest`.
+
+    For each part of a number it tries its names from the greatest, which in English is 10**600, down. That of 1 it
+    looks up for 0 too.
+    """
+    if hasattr(converter, 'cards'):
+        converter = copy.copy(converter)
+        converter.cards = {number: name for number, name in converter.cards.items() if number <= max(highest, 1)}
+    return converter.to_cardinal
 
 
 def pairs(numbers: Iterable[int], source: str = 'en', target: str = 'fr') -> tuple[list[str], list[str]]:
