@@ -5,7 +5,6 @@ parameters (Adam would hide a wrong scale). With dropout, what must differ does.
 import contextlib
 import dataclasses
 import functools
-import os
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ROOT, flags, launch, records, steps_of, summary
+from tiny import ROOT, environment_of, flags, launch, records, steps_of, summary
 
 from experiments.translation import numerals
 from seqjax import catalogue
@@ -241,7 +240,7 @@ def two_processes(folder, *more):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         address = f'127.0.0.1:{free.getsockname()[1]}'
-    environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+    environment = environment_of(devices=2)
     processes = []
     try:
         for i in range(2):

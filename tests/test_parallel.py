@@ -4,7 +4,6 @@ Tolerance: 2e-6 of the largest entry. float32 keeps 6e-8, and the sums here have
 """
 
 import contextlib
-import os
 import pathlib
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny import environment_of
 
 from seqjax.errors import UserError
 from seqjax.training.checkpoint import Checkpoints, digest
@@ -242,8 +242,7 @@ def test_two_processes_agree_with_one(tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
-                   'PYTHONPATH': str(pathlib.Path(__file__).parents[1])}
+    environment = {**environment_of(devices=2), 'PYTHONPATH': str(pathlib.Path(__file__).parents[1])}
     children = [subprocess.Popen([sys.executable, __file__, str(port), str(rank), str(tmp_path)], env=environment,
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(2)]
     try:

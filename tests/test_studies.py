@@ -3,12 +3,11 @@
 import dataclasses
 import inspect
 import json
-import os
 import subprocess
 import sys
 
 import pytest
-from tiny import ROOT
+from tiny import ROOT, environment_of
 
 from seqjax import catalogue
 from seqjax.studies import trials
@@ -51,9 +50,8 @@ def test_what_is_evaluated_fits(name):
 def test_smoke(name, tmp_path):
     """On one device, as people have it; a process of its own, for the tests' has eight."""
     folder = Folder(tmp_path / name)
-    environment = {key: value for key, value in os.environ.items() if key != 'XLA_FLAGS'}
     done = subprocess.run([sys.executable, 'launch.py', f'--study={name}', '--smoke', f'--workdir={folder.path}'],
-                          cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+                          cwd=ROOT, env=environment_of(devices=1), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert folder.failures() == {}
     study = catalogue.load('study', name)('smoke')

@@ -1,7 +1,9 @@
 """Runs of a second or two, and what is left of a run, to be compared with what is left of another."""
 
 import json
+import os
 import pathlib
+import re
 import struct
 import subprocess
 import sys
@@ -26,6 +28,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 TEXT = dict(train_size=60, valid_size=9, test_size=9, highest=999, buckets=1)
 DEVICES = ['--training.mesh=data=1', '--training.batch_size=8', '--decoding.batch_size=8', '--decoding.max_length=6',
            '--compilation_cache=none']  # none: that of the tests stays
+
+
+def environment_of(devices: int) -> dict[str, str]:
+    """That of a process which has so many devices, and is the tests' own in all else."""
+    return {**os.environ, 'XLA_FLAGS': re.sub(r'(?<=device_count=)\d+', str(devices), os.environ['XLA_FLAGS'])}
 
 
 class Bigram(Translator):
