@@ -89,6 +89,22 @@ def model_flops(width: int, layers: int, feedforward: int, words: int, rows: int
     return 3 * (source + target + scores)
 
 
+def factors(width: int, feedforward: int, words: int, rows: int, target_length: int,
+            **_: Any) -> list[tuple[int, int, int]]:
+    """(m, k, n) of each product (m, k) times (k, n) that a layer of self-attention and the logits make of a batch's
+    target tokens without padding: the projections, the feed-forward layer's two, the output."""
+    m = int(lengths(rows, target_length).sum())
+    return [(m, width, 3 * width), (m, width, width), (m, width, feedforward), (m, feedforward, width),
+            (m, width, words)]
+
+
+def products() -> list[Item]:
+    """Those products alone, and the two that each has in the backward pass."""
+    return [Item(f'products.{width}', 'FLOPs', transformer(width),
+                 (Side('ours', 'ours', 'products'), Side('torch', 'torch', 'products')))
+            for width in (128, 256, 512)]
+
+
 def training() -> list[Item]:
     """Training steps."""
     found = []
@@ -135,7 +151,7 @@ def decoding() -> list[Item]:
 
 def items() -> list[Item]:
     """All that is measured with workers that take turns, in order."""
-    return training() + decoding()
+    return training() + products() + decoding()
 
 
 def selected(known: Mapping[str, Any], only: str, quick: bool) -> list[str]:

@@ -128,6 +128,25 @@ def matmul(dtype: str = 'float32', **_: Any) -> tuple[protocol.Call, dict]:
     return call, {'size': size, 'dtype': dtype}
 
 
+def products(dtype: str = 'float32', **shape: Any) -> tuple[protocol.Call, dict]:
+    """The products of `items.factors` and of their backward passes, as one program; the work in FLOPs."""
+    import jax
+    import jax.numpy as jnp
+    sizes = items.factors(**shape)
+    keys = iter(jax.random.split(jax.random.key(0), 3 * len(sizes)))
+    factors = [tuple(jax.random.normal(next(keys), size, jnp.dtype(dtype)) for size in ((m, k), (k, n), (m, n)))
+               for m, k, n in sizes]
+    run = jax.jit(lambda factors: [(x @ w, slope @ w.T, x.T @ slope) for x, w, slope in factors])
+
+    def call(times: int) -> float:
+        for _ in range(times):
+            jax.block_until_ready(run(factors))
+        return times * 3 * sum(2 * m * k * n for m, k, n in sizes)
+
+    call(3)
+    return call, {}
+
+
 def about() -> dict:
     """Versions and devices."""
     import importlib.metadata
@@ -139,4 +158,4 @@ def about() -> dict:
 
 if __name__ == '__main__':
     protocol.only(int(sys.argv[1]))
-    protocol.serve({'train': train, 'decode': decode, 'matmul': matmul}, about)
+    protocol.serve({'train': train, 'decode': decode, 'matmul': matmul, 'products': products}, about)

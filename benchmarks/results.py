@@ -64,7 +64,8 @@ def same_parameters(item: Mapping[str, Any]) -> str:
 def share(item: Mapping[str, Any], suffix: str = '') -> Middle | None:
     """The part of the matmul ceiling that training reaches, turn by turn, in model FLOPs; None: not measured.
 
-    Padding is counted, as it is multiplied too; work that is done again is not. The ceiling is that of the same repeat.
+    What is done for padding outside attention does not count, nor work that is done again. The ceiling is that of the
+    same repeat.
     """
     sides = measured(item)
     if f'ours{suffix}' not in sides or f'matmul{suffix}' not in sides or 'layers' not in item['shape']:

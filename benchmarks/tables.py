@@ -1,7 +1,7 @@
 """Writes what `benchmarks/translation.py` measured into a document: python -m benchmarks.tables DOCUMENT RESULTS
 
 A table stands between <!-- table:NAME --> and <!-- end table:NAME -->; what was there is replaced, and one that has no
-such place yet comes to the end. NAME: training, decoding, ceiling, start, plan, conditions.
+such place yet comes to the end. NAME: training, decoding, ceiling, products, start, plan, conditions.
 """
 
 import json
@@ -75,6 +75,18 @@ def ceiling(chosen: Mapping[str, Any]) -> str:
     return grid(['width', 'dropout', 'device', 'model GFLOPs a step', 'ceiling, GFLOP/s', 'share', 'goal'], rows)
 
 
+def multiplied(chosen: Mapping[str, Any]) -> str:
+    """Each side's rate of the products alone."""
+    rows = []
+    for name, item in chosen.items():
+        sides, peers = results.measured(item), results.peers(item)
+        for side, entry in sides.items():
+            rate = spread(results.Middle(*(v / 1e9 for v in results.middle(entry['values']))))
+            against = spread(results.ratio(sides['ours']['values'], entry['values'])) if side in peers else ''
+            rows.append([name if side == 'ours' else '', side, rate, against])
+    return grid(['item', 'side', 'GFLOP/s', 'ours over it'], rows)
+
+
 def started(chosen: Mapping[str, Any]) -> str:
     """Seconds to the first step, and memory."""
     rows = []
@@ -123,8 +135,8 @@ def conditions(chosen: Mapping[str, Any]) -> str:
 
 
 TABLES = {'training': ('training.', compared), 'decoding': ('decoding.', compared),
-          'ceiling': ('training.transformer.', ceiling), 'start': ('start.', started), 'plan': ('plan.', planned),
-          'conditions': ('', conditions)}
+          'ceiling': ('training.transformer.', ceiling), 'products': ('products.', multiplied),
+          'start': ('start.', started), 'plan': ('plan.', planned), 'conditions': ('', conditions)}
 
 
 def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:

@@ -47,6 +47,17 @@ def test_batches_are_the_same_for_everybody_and_equally_full():
         assert source.max() < 100
 
 
+def test_products_are_those_of_a_layer_and_the_logits():
+    """With all that a decoder of one layer has besides taken out of the count of its step."""
+    shape = items.transformer(64, layers=1, rows=5, source_length=10, target_length=10)
+    m, width = items.tokens_of(items.batches(5, 10, 10, 8000)), 64
+    assert all(first == m for first, _, _ in items.factors(**shape))
+    source_and_scores = 2 * m * (6 * width ** 2 + 2 * width * 256) + 4 * 5 * width * 300
+    across = 2 * m * 2 * width ** 2
+    assert 3 * sum(2 * a * b * c for a, b, c in items.factors(**shape)) == (
+        items.model_flops(**shape) - 3 * (source_and_scores + across))
+
+
 def test_items_are_chosen_by_name_beginning_or_pattern():
     known = {item.name: item for item in items.items()} | start.items()
     assert items.selected(known, '', False) == list(known)
@@ -97,16 +108,19 @@ def test_tables_stand_between_their_marks(item, tmp_path):
     measured = {'training.transformer.512.nodrop': item,
                 'start.some': item | {'sides': {name: {'values': values, 'peak_bytes': 3 << 20 if name == 'cold' else 0}
                                                 for name, values in seconds.items()}},
+                'products.some': item | {'sides': {name: item['sides'][name] for name in ('ours', 'torch')}},
                 'plan.some': item | {'sides': {'ours': memory}}}
-    assert tables.write(document, measured) == ['training', 'ceiling', 'start', 'plan', 'conditions']
+    assert tables.write(document, measured) == ['training', 'ceiling', 'products', 'start', 'plan', 'conditions']
     text = document.read_text()
     assert 'obsolete' not in text
     assert text.index('Prose.') > text.index('<!-- end table:training -->')
     rows = {line.split(' | ')[1]: line for line in text.splitlines() if line.startswith('| ')}
-    assert rows['torch'] == '|  | torch | 100 (100 to 200) | **2 (0.5 to 3)** | 1.3: met |'
+    assert '|  | torch | 100 (100 to 200) | **2 (0.5 to 3)** | 1.3: met |' in text
     assert rows['on a GPU'].endswith('|  |  |')
     assert rows['broken'] == '|  | broken | failed | a/b |  |'
     assert '| 512 | 0.0 | cpu | ' in text
+    assert '| products.some | ours | 2e-07 (1e-07 to 3e-07) |  |' in text
+    assert '|  | torch | 1e-07 (1e-07 to 2e-07) | 2 (0.5 to 3) |' in text
     assert '| start.some, cached | 5 (4 to 6) | 4 (2.5 to 5) | 3: missed |  |' in text
     assert '| start.some, cold | 21 (20 to 22) | 19.5 (19 to 21) |  | 3 MiB |' in text
     assert '| plan.some | 44, equal | 100 MiB | 130 MiB | +30 % | 20 %: missed |' in text

@@ -132,6 +132,23 @@ def lstm(width, words, dropout, **shape):
     return training(Attentive(words, width, dropout), words, **shape)
 
 
+def products(dtype='float32', **shape):
+    """The products of `items.factors` and of their backward passes; the work in FLOPs."""
+    torch.manual_seed(0)
+    sizes = items.factors(**shape)
+    factors = [tuple(torch.randn(*size, dtype=getattr(torch, dtype), device=DEVICE)
+                     for size in ((m, k), (k, n), (m, n))) for m, k, n in sizes]
+
+    def call(times):
+        for _ in range(times):
+            found = [(x @ w, slope @ w.T, x.T @ slope) for x, w, slope in factors]
+        found[-1][-1].sum().item()
+        return times * 3 * sum(2 * m * k * n for m, k, n in sizes)
+
+    call(3)
+    return call, {}
+
+
 def about():
     """Versions, device and threads."""
     return {'versions': {'torch': torch.__version__}, 'device': 'gpu' if DEVICE == 'cuda' else DEVICE,
@@ -142,4 +159,4 @@ def about():
 if __name__ == '__main__':
     protocol.only(int(sys.argv[1]))
     torch.set_num_threads(int(sys.argv[1]))
-    protocol.serve({'transformer': transformer, 'lstm': lstm}, about)
+    protocol.serve({'transformer': transformer, 'lstm': lstm, 'products': products}, about)
