@@ -71,7 +71,9 @@ class GradientDescent:
           not finite: the norm and the parameters then say so.
         """
         number = state.step + 1
-        everywhere = (lambda tree: jax.lax.psum(tree, axis)) if axis else (lambda tree: tree)
+        # XLA copies what it sums over a single replica, all gradients.
+        alone = axis is None or jax.lax.axis_size(axis) == 1
+        everywhere = (lambda tree: tree) if alone else (lambda tree: jax.lax.psum(tree, axis))
 
         def sums(params: Any, micro: Any, index: jax.Array) -> tuple[dict, tuple[dict, Sums]]:
             objective, report = self.loss(params, micro, self._key(number, index, axis, key), number)
