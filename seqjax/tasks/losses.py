@@ -1,5 +1,6 @@
 """Losses over sequences, as sums and counts: whoever has all of a batch divides, once."""
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -33,34 +34,65 @@ def cross_entropy(logits_BTV: jax.Array, target_BT: jax.Array, weight_B: jax.Arr
       objective: 'loss', smoothed. report: 'nll', never smoothed, the one for perplexity; 'accuracy', tokens than
       whose logit there is no higher one (of equally high ones each is right).
     """
-    V = logits_BTV.shape[-1]
     there_BT = (target_BT != PAD) & (weight_B[:, None] != 0)
     weight_BT = jnp.where(there_BT, weight_B[:, None], 0.0).astype(jnp.float32)
-    # Logits at padding are replaced, not only multiplied by 0, or what is not finite there would make gradients NaN.
-    logits_BTV = jnp.where(there_BT[:, :, None], logits_BTV.astype(jnp.float32), 0.0)
-    log_normaliser_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-    # A comparison within a sum fuses: no one-hot array and, backwards, no scatter, also where the vocabulary is split.
-    is_target_BTV = jnp.arange(V) == target_BT[:, :, None]
-    target_logit_BT = jnp.where(is_target_BTV, logits_BTV, 0.0).sum(axis=-1)
-    nll_BT = log_normaliser_BT - target_logit_BT
+    # Replaced, not only multiplied by 0: what is not finite at padding would make the sums NaN.
+    loss_BT, nll_BT, right_BT = (jnp.where(there_BT, x_BT, 0.0) for x_BT in of_tokens(
+        logits_BTV, target_BT, label_smoothing, spread))
+    count = weight_BT.sum()
+    objective = {'loss': ((loss_BT * weight_BT).sum(), count)}
+    report = {'nll': ((nll_BT * weight_BT).sum(), count), 'accuracy': ((right_BT * weight_BT).sum(), count)}
+    return objective, report
 
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def of_tokens(logits_BTV: jax.Array, target_BT: jax.Array, label_smoothing: float,
+              spread: Literal['all', 'others']) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The smoothed loss of each token, -log p without smoothing, and whether no logit is above the target's (0 or 1).
+
+    Its backward pass stands written out: of the logits it keeps nothing but themselves and their normaliser, where XLA
+    keeps three arrays as large. Only the loss has a gradient.
+    """
+    return _of_tokens_forward(logits_BTV, target_BT, label_smoothing, spread)[0]
+
+
+def _of_tokens_forward(logits_BTV, target_BT, label_smoothing, spread):
+    V, read_BTV = logits_BTV.shape[-1], logits_BTV.astype(jnp.float32)
+    log_normaliser_BT = jax.nn.logsumexp(read_BTV, axis=-1)
+    target_logit_BT = jnp.take_along_axis(read_BTV, target_BT[:, :, None], axis=-1)[:, :, 0]
+    nll_BT = log_normaliser_BT - target_logit_BT
     loss_BT = nll_BT
     if label_smoothing and spread == 'all':
-        uniform_BT = log_normaliser_BT - logits_BTV.mean(axis=-1)
-        loss_BT = (1.0 - label_smoothing) * nll_BT + label_smoothing * uniform_BT
+        loss_BT = (1.0 - label_smoothing) * nll_BT + label_smoothing * (log_normaliser_BT - read_BTV.mean(axis=-1))
     elif label_smoothing:
         # The others' mean logit is centred first: V * log_normaliser - sum(logits) would cancel in float32.
-        others_BTV = logits_BTV - log_normaliser_BT[:, :, None]
-        others_BTV = jnp.where(is_target_BTV | (jnp.arange(V) == PAD), 0.0, others_BTV)
+        others_BTV = jnp.where(_others(V, target_BT), read_BTV - log_normaliser_BT[:, :, None], 0.0)
         loss_BT = (1.0 - label_smoothing) * nll_BT - label_smoothing / (V - 2) * others_BTV.sum(axis=-1)
-
-    count = weight_BT.sum()
     # The maximum is one that the normaliser takes anyway; an argmax would cost as much again as the loss.
-    right_BT = target_logit_BT >= jax.lax.stop_gradient(logits_BTV.max(axis=-1))
-    objective = {'loss': ((loss_BT * weight_BT).sum(), count)}
-    report = {'nll': (jax.lax.stop_gradient(nll_BT * weight_BT).sum(), count),
-              'accuracy': ((right_BT * weight_BT).sum(), count)}
-    return objective, report
+    right_BT = (target_logit_BT >= read_BTV.max(axis=-1)).astype(jnp.float32)
+    return (loss_BT, nll_BT, right_BT), (logits_BTV, target_BT, log_normaliser_BT)
+
+
+def _of_tokens_backward(label_smoothing, spread, kept, slopes):
+    logits_BTV, target_BT, log_normaliser_BT = kept
+    V, slope_BT1 = logits_BTV.shape[-1], slopes[0][:, :, None]
+    # softmax - smoothed target. A comparison, and no one-hot array or scatter: it fuses, also where the vocabulary is
+    # split.
+    gradient_BTV = jnp.exp(logits_BTV.astype(jnp.float32) - log_normaliser_BT[:, :, None])
+    gradient_BTV -= jnp.where(jnp.arange(V) == target_BT[:, :, None], 1.0 - label_smoothing, 0.0)
+    if label_smoothing and spread == 'all':
+        gradient_BTV -= label_smoothing / V
+    elif label_smoothing:
+        gradient_BTV -= jnp.where(_others(V, target_BT), label_smoothing / (V - 2), 0.0)
+    return jnp.where(slope_BT1 == 0, 0.0, slope_BT1 * gradient_BTV).astype(logits_BTV.dtype), None
+
+
+def _others(V, target_BT):
+    """The pieces (B, T, V) that are neither the target nor PAD."""
+    return (jnp.arange(V) != target_BT[:, :, None]) & (jnp.arange(V) != PAD)
+
+
+of_tokens.defvjp(_of_tokens_forward, _of_tokens_backward)
 
 
 def observed(collections: Any) -> Sums:
