@@ -51,7 +51,6 @@ def feed_forward(p, x):
 
 def layer_norm(p, x):
     """Ba et al. 2016, equation 4."""
-    p = p['LayerNorm_0']
     mean, variance = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
     return (x - mean) / np.sqrt(variance + 1e-6) * p['scale'] + p['bias']
 
@@ -63,7 +62,7 @@ def normalised(p, x):
     if 'running_mean' in p:  # Ioffe and Szegedy 2015, algorithm 2
         mean, variance = p['running_mean'] / p['running_weight'], p['running_var'] / p['running_weight']
         return (x - mean) / np.sqrt(variance + 1e-3) * p['scale'] + p['bias']
-    if 'scale' in p:  # Zhang and Sennrich 2019, equation 4
+    if 'bias' not in p:  # Zhang and Sennrich 2019, equation 4
         return x / np.sqrt((x ** 2).mean(axis=-1, keepdims=True) + 1e-6) * p['scale']
     return layer_norm(p, x)
 

@@ -44,14 +44,14 @@ def transformer(p):
                 'self_attention', 'cross_attention', 'feedforward']
             for number, part in enumerate(parts, 1):
                 for name, own in (('weight', 'scale'), ('bias', 'bias')):
-                    state[f'{at}.norm{number}.{name}'] = p[f'{side}/{part}_residual/norm/LayerNorm_0/{own}'][n]
+                    state[f'{at}.norm{number}.{name}'] = p[f'{side}/{part}_residual/norm/{own}'][n]
             if side == 'decoder':
                 keys_D2D = p['memory/key_value'][:, n]
                 state[f'{at}.multihead_attn.in_proj_weight'] = np.concatenate(
                     [p['decoder/cross_attention/query'][n].T, keys_D2D[:, 0].T, keys_D2D[:, 1].T])
                 state[f'{at}.multihead_attn.out_proj.weight'] = p['decoder/cross_attention/output'][n].T
         for name, own in (('weight', 'scale'), ('bias', 'bias')):
-            state[f'stacks.{side}.norm.{name}'] = p[f'{side}_norm/LayerNorm_0/{own}']
+            state[f'stacks.{side}.norm.{name}'] = p[f'{side}_norm/{own}']
     return state
 
 

@@ -12,7 +12,7 @@ from tiny import flags, launch, outcome
 
 from seqjax.errors import UserError
 from seqjax.layers.cells import Cell
-from seqjax.layers.normalisation import Norm, layer_normalise, observe, rms_normalise
+from seqjax.layers.normalisation import Norm, layer_norm, layer_normalise, observe, rms_normalise
 from seqjax.layers.recurrence import Recurrence
 from seqjax.models.bahdanau import Bahdanau
 from seqjax.models.decoder_only import DecoderOnly
@@ -40,6 +40,32 @@ def test_layer_and_rms_are_the_papers():
         assert function(jnp.asarray(x, jnp.bfloat16)).dtype == jnp.float32
         gradient = jax.grad(lambda x, function=function: function(x).sum())(jnp.zeros((2, 5)))
         assert np.isfinite(gradient).all()
+
+
+def test_layer_norm_and_its_written_out_gradient():
+    """The result against equation 4, and the gradient against differences of it, in numpy float64."""
+    x, slope = RANDOM.normal(1.0, 2.0, (2, 3, 5)), RANDOM.normal(size=(2, 3, 5))
+    scale, bias = RANDOM.normal(size=(2, 5))
+
+    def result(x, scale, bias):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * scale + bias
+
+    def differences(number):
+        arguments = [x, scale, bias]
+        found = np.zeros_like(arguments[number])
+        for place in np.ndindex(found.shape):
+            for sign in (1, -1):
+                moved = [argument.copy() for argument in arguments]
+                moved[number][place] += sign * 1e-6
+                found[place] += sign * (result(*moved) * slope).sum() / 2e-6
+        return found
+
+    ours, pull = jax.vjp(layer_norm, *(jnp.asarray(a, jnp.float32) for a in (x, scale, bias)))
+    np.testing.assert_allclose(ours, result(x, scale, bias), atol=2e-6)
+    for number, gradient in enumerate(pull(jnp.asarray(slope, jnp.float32))):
+        np.testing.assert_allclose(gradient, differences(number), atol=1e-5)
+    constant = jax.grad(lambda x: (layer_norm(x, jnp.ones(5), jnp.zeros(5)) * slope[0]).sum())(jnp.full((3, 5), 7.0))
+    assert np.isfinite(constant).all()
 
 
 def test_batch_statistics_are_over_real_tokens():

@@ -14,7 +14,7 @@ NORMS = ('before', 'after')
 
 
 def layer_norm(p, which):
-    return {'norm': {'LayerNorm_0': {'scale': p[f'{which}.weight'], 'bias': p[f'{which}.bias']}}}
+    return {'norm': {'scale': p[f'{which}.weight'], 'bias': p[f'{which}.bias']}}
 
 
 def torch_params(kind):
