@@ -21,7 +21,7 @@ class Dropout(nn.Module):
 
 
 def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """32 random bits for each element, uint32, from a hash of its number and the key: good enough to drop by, and cheap.
+    """32 random bits for each element, uint32: a hash of its number and the key, good enough to drop by, and cheap.
 
     Like jax.random's, they are a function of key and counter (Salmon et al. 2011, "Parallel random numbers: as easy as
     1, 2, 3"), the same wherever an array is split. Its Threefry takes 20 rounds, arrays of their own and a loop; this

@@ -109,8 +109,8 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, real: jax.Array | None = None) -> jax.Array:
         """Normalises the last axis, then scales and shifts it. `real` is not read."""
-        size = x.shape[-1:]
-        scale_D, bias_D = self.param('scale', nn.initializers.ones, size), self.param('bias', nn.initializers.zeros, size)
+        scale_D = self.param('scale', nn.initializers.ones, x.shape[-1:])
+        bias_D = self.param('bias', nn.initializers.zeros, x.shape[-1:])
         return layer_norm(x.astype(jnp.float32), scale_D, bias_D).astype(self.dtype)
 
 
