@@ -1,13 +1,12 @@
-"""What a Transformer's training step spends its time on, and what padding left out, its backward pass written out and
-its layers side by side give it:
+"""What a Transformer's training step spends its time on, and what padding left out, backward passes written out, its
+layers side by side and its own random bits give it:
 
     python -m benchmarks.steps [--width=256] [--repeats=9]
     GLIBC_TUNABLES= python -m benchmarks.steps      # and with memory as glibc has it, left alone
 
-The gradient of the loss is compiled as it is, with padding, with products left to XLA, with layers in a loop, and with
-all three; the five take turns in one process. Then jax's profiler says what kinds of operations the first of them
-consists of. The kinds are XLA's own names for operations on the CPU; operations run side by side, so shares are of the
-time of all.
+The gradient of the loss is compiled as it is, without each of these, and without them all; they take turns in one
+process. Then jax's profiler says what kinds of operations the first and the last consist of. The kinds are XLA's own
+names for operations on the CPU; operations run side by side, so shares are of the time of all.
 """
 
 import argparse
@@ -15,6 +14,7 @@ import collections
 import contextlib
 import glob
 import gzip
+import itertools
 import json
 import os
 import re
@@ -30,26 +30,33 @@ from flax import linen as nn
 from benchmarks import items
 from benchmarks.ours import batch_of, experiment_of, fields_of
 from seqjax import allocator
-from seqjax.layers import attention, products, transformer
+from seqjax.layers import attention, dropout, normalisation, products, transformer
 from seqjax.models import transformer as model
 from seqjax.prepared import initialise
 from seqjax.studies.timing import alternating
+from seqjax.tasks import losses
 
 KINDS = (('matrix products', r'ynn_|dot'), ('copies into another order', r'copy|transpose'),
          ('copies in and out of a loop', r'dynamic-(update-)?slice'), ('fills', r'wrapped_broadcast'))
 
 
+# {what is done otherwise: [(where, its name there, what stands in its place)]}
+OTHERWISE = {
+    'with padding': [],
+    'random bits by Threefry': [(dropout, 'random_bits', jax.random.bits)],
+    'loss left to XLA': [(losses, 'of_tokens', losses.of_tokens.fun)],
+    'normalisation left to XLA': [(normalisation, 'layer_norm', normalisation.layer_norm.fun)],
+    'products left to XLA': [(attention, 'matmul', jnp.matmul), (transformer, 'Dense', nn.Dense),
+                             (products, 'logits', lambda x, table: jnp.einsum('...D,VD->...V', x, table))],
+    'layers in a loop': [(model, 'UNROLLED', 1)]}
+
+
 @contextlib.contextmanager
-def changed(plain: bool, loop: bool):
-    """Products as XLA differentiates them, and layers in a loop, while a program is traced."""
+def changed(names: list[str]):
+    """These done otherwise, while a program is traced."""
     with contextlib.ExitStack() as stack:
-        if plain:
-            for place, name, other in (
-                    (attention, 'matmul', jnp.matmul), (transformer, 'Dense', nn.Dense),
-                    (products, 'logits', lambda x, table: jnp.einsum('...D,VD->...V', x, table))):
-                stack.enter_context(mock.patch.object(place, name, other))
-        if loop:
-            stack.enter_context(mock.patch.object(model, 'UNROLLED', 1))
+        for place, name, other in itertools.chain(*(OTHERWISE[name] for name in names)):
+            stack.enter_context(mock.patch.object(place, name, other))
         yield
 
 
@@ -66,13 +73,10 @@ def gradients(width: int) -> dict[str, tuple]:
         return total / count
 
     found = {}
-    for name, padded, plain, loop in (
-            ('as it is', False, False, False), ('with padding', True, False, False),
-            ('products left to XLA', False, True, False), ('layers in a loop', False, False, True),
-            ('all three', True, True, True)):
-        with changed(plain, loop):  # a function of its own each, for jax remembers what it has traced
-            run = jax.jit(jax.grad(lambda params, key, batch=batch._replace(room=None) if padded else batch: loss(
-                params, key, batch)))
+    for name, names in {'as it is': [], **{name: [name] for name in OTHERWISE}, 'all': [*OTHERWISE]}.items():
+        given = batch._replace(room=None) if 'with padding' in names else batch
+        with changed(names):  # a function of its own each, for jax remembers what it has traced
+            run = jax.jit(jax.grad(lambda params, key, batch=given: loss(params, key, batch)))
             arguments, began = (params, jax.random.key(1)), time.perf_counter()
             found[name] = run.lower(*arguments).compile(), arguments, time.perf_counter() - began
     return found
@@ -105,16 +109,17 @@ def main() -> None:
     runs, load = gradients(options.width), os.getloadavg()[0]
     times = alternating({name: lambda run=run, arguments=arguments: run(*arguments)
                          for name, (run, arguments, _) in runs.items()}, repeats=options.repeats, budget=300)
-    base = times['all three'].median
+    base = times['all'].median
     print(f'width {options.width}, {os.cpu_count()} processors, load {load:.1f}; medians of {options.repeats}; '
           f'{resource.getrusage(resource.RUSAGE_SELF).ru_minflt:,} page faults')
     for name, (_, _, compiling) in runs.items():
-        print(f'{name:22s} {1000 * times[name].median:8.1f} ms {times[name].median / base:6.2f} of all three, '
+        print(f'{name:26s} {1000 * times[name].median:8.1f} ms {times[name].median / base:6.2f} of all, '
               f'compiled in {compiling:.1f} s')
-    ours, plain = (jax.tree.leaves(run(*arguments)) for run, arguments, _ in (runs['with padding'], runs['all three']))
-    apart = max(float(jnp.abs(a - b).max()) for a, b in zip(ours, plain))
-    print(f'gradients differ by at most {apart:.1e}, of at most {max(float(jnp.abs(b).max()) for b in plain):.1e}')
-    for name in ('as it is', 'all three'):
+    ours, *others = (jax.tree.leaves(runs[name][0](*runs[name][1])) for name in runs if name == 'as it is' or
+                     name.endswith(('XLA', 'loop')))  # whose units are dropped alike
+    apart = max(float(jnp.abs(a - b).max()) for other in others for a, b in zip(ours, other))
+    print(f'gradients differ by at most {apart:.1e}, of at most {max(float(jnp.abs(a).max()) for a in ours):.1e}')
+    for name in ('as it is', 'all'):
         print(f'{name}: ' + ', '.join(f'{kind} {share:.0f} %' for kind, share in kinds(*runs[name][:2]).items()))
 
 
