@@ -47,7 +47,7 @@ RHYTHM = dict(steps=20, evaluate_every=6, checkpoint_every=4, log_every=3, accum
 # The exact match is 0 to the end, and patience ends the run at 18. The chrF is best at 2 and 4, at none is it saved by
 # schedule, and it is the same when rounded: of equals one must be chosen, whatever else was saved.
 RHYTHMS = {'average and patience': dict(RHYTHM, average=2, patience=2, metric='exact_match'),
-           'best of equals': dict(RHYTHM, steps=15, evaluate_every=2, checkpoint_every=5, metric='chrf'),
+           'best of equals': dict(RHYTHM, steps=15, evaluate_every=2, checkpoint_every=5, metric='chrf', seed=21),
            # A pass is eight batches: checkpoints fall amid its counts.
            'counts': dict(RHYTHM, metric='loss')}
 WAIT = 240  # seconds for a child on a busy machine
