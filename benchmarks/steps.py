@@ -38,14 +38,12 @@ from seqjax.tasks import losses
 
 KINDS = (('matrix products', r'ynn_|dot'), ('copies into another order', r'copy|transpose'),
          ('copies in and out of a loop', r'dynamic-(update-)?slice'), ('fills', r'wrapped_broadcast'))
-
-
 # {what is done otherwise: [(where, its name there, what stands in its place)]}
 OTHERWISE = {
     'with padding': [],
     'random bits by Threefry': [(dropout, 'random_bits', jax.random.bits)],
-    'loss left to XLA': [(losses, 'of_tokens', losses.of_tokens.fun)],
-    'normalisation left to XLA': [(normalisation, 'layer_norm', normalisation.layer_norm.fun)],
+    'loss left to XLA': [(losses, 'of_tokens', losses.of_tokens.__wrapped__)],
+    'normalisation left to XLA': [(normalisation, 'layer_norm', normalisation.layer_norm.__wrapped__)],
     'products left to XLA': [(attention, 'matmul', jnp.matmul), (transformer, 'Dense', nn.Dense),
                              (products, 'logits', lambda x, table: jnp.einsum('...D,VD->...V', x, table))],
     'layers in a loop': [(model, 'UNROLLED', 1)]}

@@ -50,8 +50,8 @@ def of_tokens(logits_BTV: jax.Array, target_BT: jax.Array, label_smoothing: floa
               spread: Literal['all', 'others']) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The smoothed loss of each token, -log p without smoothing, and whether no logit is above the target's (0 or 1).
 
-    Its backward pass stands written out: of the logits it keeps nothing but themselves and their normaliser, where XLA
-    keeps three arrays as large. Only the loss has a gradient.
+    Its backward pass stands written out, so that what is not finite at padding stays out of it without a copy of all
+    logits, and so that it scatters nothing. Only the loss has a gradient.
     """
     return _of_tokens_forward(logits_BTV, target_BT, label_smoothing, spread)[0]
 
