@@ -46,6 +46,8 @@ OTHERWISE = {
     'normalisation left to XLA': [(normalisation, 'layer_norm', normalisation.layer_norm.__wrapped__)],
     'products left to XLA': [(attention, 'matmul', jnp.matmul), (transformer, 'Dense', nn.Dense),
                              (products, 'logits', lambda x, table: jnp.einsum('...D,VD->...V', x, table))],
+    'attention left to XLA': [(attention, name, getattr(products, name).__wrapped__)
+                              for name in ('similarities', 'mixtures')],
     'layers in a loop': [(model, 'UNROLLED', 1)]}
 
 

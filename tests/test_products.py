@@ -1,4 +1,4 @@
-"""Products with weights: values and gradients are those of the plain product, in either dtype."""
+"""Products with weights and between rows: values and gradients are those of the plain product, in either dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,32 @@ def test_values_and_gradients(function, weight, value):
     np.testing.assert_allclose(to_weight, rows.T @ flat if function is products.matmul else flat.T @ rows,
                                rtol=1e-5, atol=1e-6)
     check_grads(function, (jnp.asarray(X), jnp.asarray(weight)), order=1, modes=['rev'], rtol=1e-2)
+
+
+def test_each_with_each_and_weighted_sums():
+    x, y, weights = (RNG.normal(size=shape) for shape in ((2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 4, 6)))
+
+    def turned(a):
+        return np.swapaxes(a, -1, -2)
+
+    for function, a, b, value, gradients in (
+            (products.similarities, x, y, x @ turned(y), lambda slope: (slope @ y, turned(slope) @ x)),
+            (products.mixtures, weights, y, weights @ y, lambda slope: (slope @ turned(y), turned(weights) @ slope))):
+        out, pull = jax.vjp(function, jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32))
+        np.testing.assert_allclose(out, value, rtol=1e-5, atol=1e-6)
+        slope = RNG.normal(size=value.shape)
+        for ours, theirs in zip(pull(jnp.asarray(slope, jnp.float32)), gradients(slope), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_between_rows():
+    x, y = jnp.ones((2, 3, 4), jnp.bfloat16), jnp.ones((2, 5, 4), jnp.bfloat16)
+    scores, pull = jax.vjp(products.similarities, x, y)
+    assert scores.dtype == 'float32'
+    assert {slope.dtype.name for slope in pull(jnp.ones_like(scores))} == {'bfloat16'}
+    mixed, pull = jax.vjp(products.mixtures, scores.astype('bfloat16'), y)
+    assert mixed.dtype == 'bfloat16'
+    assert {slope.dtype.name for slope in pull(jnp.ones_like(mixed))} == {'bfloat16'}
 
 
 @pytest.mark.parametrize('dtype', [None, 'float32'])

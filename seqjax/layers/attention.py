@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.positions import Relative, rotate
-from seqjax.layers.products import matmul
+from seqjax.layers.products import matmul, mixtures, similarities
 from seqjax.layers.unpadding import Unpadding, pad, unpad
 
 
@@ -45,14 +45,14 @@ def dot_product_attention(q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Arra
     Returns:
       The context (B, H, T, K) in the dtype of `v_BHSK` and the weights (B, H, T, S) in float32, before dropout.
     """
-    scores_BHTS = jnp.einsum('BHTK,BHSK->BHTS', q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
+    scores_BHTS = similarities(q_BHTK, k_BHSK)
     if scale:
         scores_BHTS = scores_BHTS * q_BHTK.shape[-1] ** -0.5
     if bias_BHTS is not None:
         scores_BHTS = scores_BHTS + bias_BHTS
     weights_BHTS = masked_softmax(scores_BHTS, mask_BTS[:, None])
     used_BHTS = weights_BHTS if drop is None else drop(weights_BHTS)
-    return jnp.einsum('BHTS,BHSK->BHTK', used_BHTS.astype(v_BHSK.dtype), v_BHSK), weights_BHTS
+    return mixtures(used_BHTS.astype(v_BHSK.dtype), v_BHSK), weights_BHTS
 
 
 def projection_init(batch_axis: int | tuple[int, ...] = ()) -> nn.initializers.Initializer:

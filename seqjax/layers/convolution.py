@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from seqjax.layers.attention import masked_softmax
 from seqjax.layers.dropout import Dropout
+from seqjax.layers.products import mixtures, similarities
 
 # The sum of two things of one variance has twice that variance (section 3.4).
 HALF_VARIANCE = 0.5 ** 0.5
@@ -119,10 +120,10 @@ class DecoderBlock(nn.Module):
                                   name='convolution')(window))
         # Equation 1 for d; equation 2 for c, which section 3.4 scales by m sqrt(1/m), m source tokens.
         d_BTE = (linear(embedded_BTE.shape[-1], 'query')(h_BTD) + embedded_BTE) * HALF_VARIANCE
-        scores_BTS = jnp.einsum('BTE,BSE->BTS', d_BTE, memory['keys'], preferred_element_type=jnp.float32)
+        scores_BTS = similarities(d_BTE, memory['keys'])
         weights_BTS = masked_softmax(scores_BTS, memory['mask'][:, None])
         self.sow('intermediates', 'cross_attention', weights_BTS[:, None])
-        c_BTE = jnp.einsum('BTS,BSE->BTE', weights_BTS.astype(self.dtype), memory['values'])
+        c_BTE = mixtures(weights_BTS.astype(self.dtype), memory['values'])
         c_BTE = c_BTE * jnp.sqrt(memory['mask'].sum(axis=1)).astype(self.dtype)[:, None, None]
         y_BTD = (linear(width, 'context')(c_BTE) + h_BTD) * HALF_VARIANCE
         x_BTD = (y_BTD + x_BTD) * HALF_VARIANCE

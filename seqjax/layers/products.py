@@ -1,8 +1,14 @@
-"""Matrix products with weights whose backward pass stands written out, so that XLA's CPU compiler keeps it fast.
+"""Matrix products whose backward pass stands written out, so that XLA's CPU compiler keeps it fast.
 
-Left to itself, the compiler fuses what comes before a weight's gradient into a copy of the transposed slopes, element
-by element across memory, and for a table (V, D) it turns the largest array of all, the slopes of the logits. Here the
-slopes are made once, the narrow side is turned, and the numbers are the same (docs/performance.md says what it gave).
+With weights: left to itself, the compiler fuses what comes before a weight's gradient into a copy of the transposed
+slopes, element by element across memory, and for a table (V, D) it turns the largest array of all, the slopes of the
+logits. Here the slopes are made once, and the narrow side is turned.
+
+Between the rows of a batch, as attention has them: a product that reads its first factor transposed goes to another
+library than the others, which takes three times as long over matrices as small as these. Here the factor is turned
+ahead of it.
+
+The numbers are the same (docs/performance.md says what it gave).
 """
 
 import functools
@@ -45,12 +51,49 @@ def _logits_backward(kept, slope):
     return slope @ table_VD, jax.lax.optimization_barrier(_flat(x).T @ _flat(slope)).T
 
 
+@jax.custom_vjp
+def similarities(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x y^T in float32, (..., T, K) and (..., S, K) to (..., T, S): each vector with each. Both of one dtype."""
+    return jnp.einsum('...TK,...SK->...TS', x, y, preferred_element_type=jnp.float32)
+
+
+def _similarities_forward(x, y):
+    return similarities(x, y), (x, y)
+
+
+def _similarities_backward(kept, slope):
+    x, y = kept
+    slope = slope.astype(x.dtype)
+    return slope @ y, _turned(slope) @ x
+
+
+@jax.custom_vjp
+def mixtures(weights: jax.Array, x: jax.Array) -> jax.Array:
+    """weights @ x, (..., T, S) and (..., S, K) to (..., T, K): weighted sums of vectors. All of one dtype."""
+    return weights @ x
+
+
+def _mixtures_forward(weights, x):
+    return mixtures(weights, x), (weights, x)
+
+
+def _mixtures_backward(kept, slope):
+    weights, x = kept
+    return jnp.einsum('...TK,...SK->...TS', slope, x), _turned(weights) @ slope
+
+
+def _turned(x):
+    return jax.lax.optimization_barrier(x.swapaxes(-1, -2))
+
+
 def _flat(x):
     return x.reshape(-1, x.shape[-1])
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
 logits.defvjp(_logits_forward, _logits_backward)
+similarities.defvjp(_similarities_forward, _similarities_backward)
+mixtures.defvjp(_mixtures_forward, _mixtures_backward)
 
 # `nn.Dense` with `matmul` for its product; it has one contraction, of the last axis with the first.
 Dense = functools.partial(nn.Dense, dot_general=lambda x, kernel, dimensions, **kwargs: matmul(x, kernel))
