@@ -77,7 +77,7 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
 
 
 def decode(beam: int, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Call, dict]:
-    """The search of `decoding/search.py`, with a model that never ends a sentence."""
+    """The search of `decoding/search.py`, with parameters that never end a sentence."""
     import jax
     import numpy as np
 
@@ -86,18 +86,15 @@ def decode(beam: int, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
     from seqjax.models.transformer import Transformer
     from seqjax.prepared import initialise, parameter_count
 
-    class Endless(Transformer):
-        """A Transformer that gives EOS no chance."""
-
-        def decode(self, tokens_BT: jax.Array, memory: Any, carry: Any = None) -> tuple[jax.Array, Any]:
-            """As the Transformer, but for EOS."""
-            logits_BTV, carry = super().decode(tokens_BT, memory, carry)
-            return logits_BTV.at[..., items.EOS].set(-1e9), carry
-
     sizes = dict(source_size=shape['words'], target_size=shape['words'], source_length=64, target_length=64)
-    model = Endless(**fields_of('transformer', shape, dtype) | dict(norm='after'), **sizes)
+    model = Transformer(**fields_of('transformer', shape, dtype) | dict(norm='after'), **sizes)
     (source, _), = items.batches(shape['rows'], shape['source_length'], 2, shape['words'], 1)
     params = initialise(model, 0)
+    # Every top state is large in one unit, where the end's embedding is all of its length, and negative.
+    norm = params['decoder']['feedforward_residual']['norm']
+    norm['bias'] = norm['bias'].at[-1, 0].set(20.0)
+    end = -1000.0 * jax.nn.one_hot(0, shape['width'])
+    params['target_embedding'] = params['target_embedding'].at[items.EOS].set(end)
     decoding = Decoding(method='beam', beam_size=beam) if beam > 1 else Decoding()
     run = jax.jit(functools.partial(search, model, decoding=decoding, max_length=shape['target_length']))
 

@@ -1,4 +1,4 @@
-"""The greatest of long rows against numpy's stable order, and searches on several devices against one."""
+"""The best continuations against numpy's stable order, and searches on several devices against one."""
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from test_decoding import TOY, decode, random_toy, sources
 
-from seqjax.decoding.options import Decoding
-from seqjax.decoding.ranking import BLOCK, best, top_k
+from seqjax.decoding.greedy import next_log_probs
+from seqjax.decoding.options import BOS, PAD, Decoding
+from seqjax.decoding.ranking import BLOCK, extensions, top_k
 from seqjax.decoding.search import search
 from seqjax.training.parallel import Placement
 
 
-@pytest.mark.parametrize('rank', [top_k, best], ids=['top_k', 'best'])
-@pytest.mark.parametrize('length', [130, 640, 20 * BLOCK, 20 * BLOCK + 1, 5000])
-def test_ties_and_all(rank, length):
+@pytest.mark.parametrize('length', [130, 640, 20 * BLOCK + 1])
+def test_ties_and_all(length):
     """Ties, many of them, go to the first; so do those among -inf."""
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 40, (6, length)).astype(np.float32)
@@ -22,10 +22,39 @@ def test_ties_and_all(rank, length):
     rows[3, :-3] = -np.inf
     rows[4] = -np.inf
     rows[5] = 0
-    values, places = jax.jit(rank, static_argnums=1)(rows, 10)
+    values, places = jax.jit(top_k, static_argnums=1)(rows, 10)
     expected = np.argsort(-rows, axis=1, kind='stable')[:, :10]
     np.testing.assert_array_equal(places, expected)
     np.testing.assert_array_equal(values, np.take_along_axis(rows, expected, axis=1))
+
+
+@pytest.mark.parametrize('V', [70, 5 * BLOCK, 5 * BLOCK + 1, 2000])
+def test_extensions_are_the_greatest_of_all_sums(V):
+    """Ties go to the lower hypothesis, then to the lower token; PAD and BOS are never chosen, nor who is not there."""
+    rng = np.random.default_rng(V)
+    K, count = 5, 10
+    logits = rng.integers(0, 3, (6, K, V)).astype(np.float32)  # ties everywhere
+    logits[1] = 3 * rng.normal(size=(K, V))
+    logits[2, :, [PAD, BOS]] = 50.0  # likely, and never to be chosen; yet they have their share of all probability
+    logits[3] = 0.0
+    log_probs = -np.ones((6, K), np.float32)
+    log_probs[1] = rng.normal(size=K)
+    log_probs[4, 1:] = -np.inf
+    log_probs[5] = [-np.inf, -2.0, -1.0, -2.0, -np.inf]
+    sums = jax.jit(lambda before, logits: before[:, :, None] + next_log_probs(logits))(log_probs, logits)
+    flat = np.asarray(sums).reshape(6, K * V)
+    expected = np.argsort(-flat, axis=1, kind='stable')[:, :count]
+    values, parents, tokens = jax.jit(extensions, static_argnums=2)(log_probs, logits, count)
+    np.testing.assert_array_equal(parents * V + tokens, expected)
+    np.testing.assert_allclose(values, np.take_along_axis(flat, expected, axis=1), rtol=1e-6)
+    assert not np.isin(tokens, [PAD, BOS]).any()
+
+
+def test_extensions_of_nothing_are_impossible_and_within_the_vocabulary():
+    V = 5 * BLOCK + 1
+    values, _, tokens = extensions(jnp.full((1, 2), -jnp.inf), jnp.zeros((1, 2, V)), 4)
+    assert (values == -jnp.inf).all()
+    assert (tokens < V).all()
 
 
 @pytest.mark.parametrize('parallel', ['pmap', 'shard_map', 'jit'])

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqjax.decoding.greedy import Step, next_log_probs
+from seqjax.decoding.greedy import Step
 from seqjax.decoding.options import BOS, EOS, PAD
-from seqjax.decoding.ranking import best
+from seqjax.decoding.ranking import extensions
 
 NO_BATCH = -1
 # (carry, parent_BK) -> carry: the hypothesis at each place goes on from that at place `parent_BK`.
@@ -112,10 +112,8 @@ def beam(step: Step, carry: Any, follow: Follow, done_B: jax.Array, beam_size: i
         position = beams.position
         last_BK = jnp.where(position == 0, BOS, beams.alive_BKT[:, :, jnp.maximum(position - 1, 0)])
         logits, carry = step(last_BK.reshape(B * K), beams.carry)
-        V = logits.shape[-1]
-        sums_BKV = beams.alive_log_probs_BK[:, :, None] + next_log_probs(logits).reshape(B, K, V)
-        log_probs_BC, candidate_BC = best(sums_BKV.reshape(B, K * V), 2 * K)
-        parent_BC, token_BC = candidate_BC // V, candidate_BC % V
+        log_probs_BC, parent_BC, token_BC = extensions(
+            beams.alive_log_probs_BK, logits.reshape(B, K, logits.shape[-1]), 2 * K)
         tokens_BCT = jnp.take_along_axis(beams.alive_BKT, parent_BC[:, :, None], axis=1)
         tokens_BCT = tokens_BCT.at[:, :, position].set(token_BC)
         ends_BC = token_BC == EOS

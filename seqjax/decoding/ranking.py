@@ -1,8 +1,11 @@
-"""The greatest of long rows, found without sorting them."""
+"""The best continuations among all that there are, found without sorting or rewriting them."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from seqjax.decoding.greedy import next_log_probs
+from seqjax.decoding.options import BOS, PAD
 
 BLOCK = 64
 
@@ -17,17 +20,52 @@ def top_k(x_BN: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     return lax.optimization_barrier(values_BC), lax.optimization_barrier(places_BC)
 
 
-def best(x_BN: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """`lax.top_k` of long rows: the values and places (B, count) of the greatest, the first of equal ones first.
+def extensions(log_probs_BK: jax.Array, logits_BKV: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of all hypotheses of a row, each extended by each token, the `count` likeliest.
 
-    They lie in the `count` blocks whose greatest are greatest, so that a row is read once and little of it sorted.
+    What a hypothesis adds to its own logits is the same for all of them, so that the greatest of a block of logits is
+    also its likeliest token, and the `count` likeliest extensions lie in the `count` likeliest blocks: the logits are
+    read for their greatest and for their normaliser, and log probabilities are made of few.
+
+    Args:
+      log_probs_BK: of the hypotheses; -inf where there is none.
+      logits_BKV: of the next token.
+
+    Returns:
+      Log probabilities (B, C) under the model, hypothesis and token of each, the likeliest first, of equal ones that of
+      the lower hypothesis and then of the lower token first: the numbers that adding `next_log_probs` gives. Behind the
+      possible ones may stand impossible ones, of any token, with -inf.
     """
-    B, N = x_BN.shape
-    blocks = -(-N // BLOCK)
-    if blocks <= 2 * count:
-        return top_k(x_BN, count)
-    x_BMW = jnp.pad(x_BN, ((0, 0), (0, blocks * BLOCK - N)), constant_values=-jnp.inf).reshape(B, blocks, BLOCK)
-    block_BC = jnp.sort(top_k(x_BMW.max(axis=2), count)[1], axis=1)
-    few_BCW = jnp.take_along_axis(x_BMW, block_BC[:, :, None], axis=1)
-    values_BC, place_BC = top_k(few_BCW.reshape(B, count * BLOCK), count)
-    return values_BC, jnp.take_along_axis(block_BC, place_BC // BLOCK, axis=1) * BLOCK + place_BC % BLOCK
+    B, K, V = logits_BKV.shape
+    M = -(-V // BLOCK)
+    if 2 * count >= K * M:
+        sums_BKV = log_probs_BK[:, :, None] + next_log_probs(logits_BKV)
+        log_probs_BC, place_BC = top_k(sums_BKV.reshape(B, K * V), count)
+        return log_probs_BC, place_BC // V, place_BC % V
+    logits_BKV = logits_BKV.astype(jnp.float32)
+    if M * BLOCK > V:
+        logits_BKV = jnp.pad(logits_BKV, ((0, 0), (0, 0), (0, M * BLOCK - V)), constant_values=-jnp.inf)
+    # Held: XLA would make one maximum of two, and read the logits once more for it.
+    greatest_BKM = lax.optimization_barrier(logits_BKV.reshape(B, K, M, BLOCK).max(axis=3))
+    peak_BK = greatest_BKM.max(axis=2)
+    normaliser_BK = jnp.log(jnp.exp(logits_BKV - peak_BK[:, :, None]).sum(axis=2))
+
+    def possible(logits, token):
+        return jnp.where((token == PAD) | (token == BOS), -jnp.inf, logits)
+
+    def summed(logits, parent):
+        before, peak, normaliser = (jnp.take_along_axis(x_BK, parent, axis=1)[:, :, None]
+                                    for x_BK in (log_probs_BK, peak_BK, normaliser_BK))
+        return before + ((logits - peak) - normaliser)  # in the order of `next_log_probs`
+
+    first_BK = possible(logits_BKV[:, :, :BLOCK], jnp.arange(BLOCK)).max(axis=2)
+    greatest_BKM = greatest_BKM.at[:, :, 0].set(first_BK)
+    likeliest_BKM = summed(greatest_BKM, jnp.broadcast_to(jnp.arange(K), (B, K)))
+    block_BC = jnp.sort(top_k(likeliest_BKM.reshape(B, K * M), count)[1], axis=1)
+    few_BCW = jnp.take_along_axis(logits_BKV.reshape(B, K * M, BLOCK), block_BC[:, :, None], axis=1)
+    token_BCW = (block_BC % M * BLOCK)[:, :, None] + jnp.arange(BLOCK)
+    sums_BCW = summed(possible(few_BCW, token_BCW), block_BC // M)
+    log_probs_BC, place_BC = top_k(sums_BCW.reshape(B, count * BLOCK), count)
+    token_BC = jnp.take_along_axis(token_BCW.reshape(B, count * BLOCK), place_BC, axis=1)
+    parent_BC = jnp.take_along_axis(block_BC // M, place_BC // BLOCK, axis=1)
+    return log_probs_BC, parent_BC, jnp.minimum(token_BC, V - 1)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from seqjax.layers.cache import write
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.positions import Relative, rotate
 from seqjax.layers.products import matmul, mixtures, similarities
@@ -76,8 +77,8 @@ class SelfAttention(nn.Module):
 
         Args:
           mask_BTS: True where a query may look; S is the prefix's length (if any) and T, or the cache's length.
-          cache: None, or (keys_BHKM, values_BHMK, slot_BT): the slots of this layer's cache, and those that the tokens
-            go to (`layers/cache.py`).
+          cache: None, or (keys_BHKM, values_BHMK, slot): this layer's part of the cache, and where the tokens go in it
+            (`Slots.slot` of `layers/cache.py`).
           relative: the positions, where queries, keys or scores know them.
           prefix: None, or keys and values, each (B, H, S, K), of tokens that stand before all of these. The weights on
             them are shown as 'cross_attention'.
@@ -94,11 +95,9 @@ class SelfAttention(nn.Module):
         if relative.turn is not None:  # a cache holds turned keys: their positions do not change
             q_BHTK, k_BHTK = rotate(q_BHTK, relative.turn), rotate(k_BHTK, relative.turn)
         if cache is not None:
-            keys_BHKM, values_BHMK, slot_BT = cache
-            row_B1 = jnp.arange(x_BTD.shape[0])[:, None]
-            keys_BHKM = keys_BHKM.at[row_B1, :, :, slot_BT].set(k_BHTK.swapaxes(1, 2), mode='drop')
-            values_BHMK = values_BHMK.at[row_B1, :, slot_BT].set(v_BHTK.swapaxes(1, 2), mode='drop')
-            k_BHTK, v_BHTK, kept = keys_BHKM.swapaxes(2, 3), values_BHMK, (keys_BHKM, values_BHMK)
+            keys_BHKM, values_BHMK, slot = cache
+            kept = write(keys_BHKM, values_BHMK, k_BHTK, v_BHTK, slot)
+            k_BHTK, v_BHTK = kept[0].swapaxes(2, 3), kept[1]
         else:
             kept = k_BHTK, v_BHTK
         S = 0

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 # 'keys' (B, H, K, M), as their product with queries reads them, and 'values' (B, H, M, K) for each layer; 'position'
-# (B,); with several places 'path' (B, P, L).
+# (B,); with several places 'path' (B, P, L), and 'position' (), for then all rows walk in step.
 Cache = dict[str, Any]
 
 
@@ -20,7 +20,7 @@ class Slots(NamedTuple):
     """Where the tokens of one call go in the cache, and what they see there; M slots are L steps of P places."""
 
     where_BT: jax.Array  # the step of each token, from 0; B may be 1
-    slot_BT: jax.Array  # the slot that it is written to
+    slot: jax.Array  # the slot that it is written to (B, T); or (), that of the first, where those of rows are alike
     when_M: jax.Array  # the step that each slot is for
     seen_BTM: jax.Array  # which slots each token sees; B may be 1
 
@@ -29,9 +29,10 @@ def empty(layers: int, rows: int, heads: int, size: int, length: int, dtype: Any
     """A cache in which every row has room for `length` tokens at each of its places."""
     slots = length * places
     cache = {'keys': (jnp.zeros((rows, heads, size, slots), dtype),) * layers,
-             'values': (jnp.zeros((rows, heads, slots, size), dtype),) * layers,
-             'position': jnp.zeros(rows, jnp.int32)}
-    return cache if places == 1 else cache | {'path': jnp.zeros((rows, places, length), jnp.int32)}
+             'values': (jnp.zeros((rows, heads, slots, size), dtype),) * layers}
+    if places == 1:
+        return cache | {'position': jnp.zeros(rows, jnp.int32)}
+    return cache | {'position': jnp.int32(0), 'path': jnp.zeros((rows, places, length), jnp.int32)}
 
 
 def steps(cache: Cache | None, tokens_BT: jax.Array) -> int:
@@ -43,23 +44,35 @@ def steps(cache: Cache | None, tokens_BT: jax.Array) -> int:
 
 def slots(cache: Cache, tokens: int) -> Slots:
     """Those of the next `tokens` tokens a row: of one sequence, or one for each place."""
-    step_B1, count = cache['position'][:, None], cache['values'][0].shape[2]
+    step, count = cache['position'], cache['values'][0].shape[2]
     if 'path' not in cache:
-        where_BT, when_M = step_B1 + jnp.arange(tokens), jnp.arange(count)
+        where_BT, when_M = step[:, None] + jnp.arange(tokens), jnp.arange(count)
         return Slots(where_BT, where_BT, when_M, when_M <= where_BT[:, :, None])
     B, P, L = cache['path'].shape
     if tokens != P:
         raise ValueError(f'a cache of {P} places takes a token for each, not {tokens}')
     on_path_BPLP = own(cache)[..., None] == jnp.arange(P)
-    seen_BPLP = on_path_BPLP & (jnp.arange(L)[:, None] <= step_B1[..., None, None])
-    return Slots(jnp.broadcast_to(step_B1, (B, P)), step_B1 * P + jnp.arange(P), jnp.arange(count) // P,
-                 seen_BPLP.reshape(B, P, count))
+    seen_BPLP = on_path_BPLP & (jnp.arange(L)[:, None] <= step)
+    return Slots(jnp.broadcast_to(step, (B, P)), step * P, jnp.arange(count) // P, seen_BPLP.reshape(B, P, count))
+
+
+def write(keys_BHKM: jax.Array, values_BHMK: jax.Array, k_BHTK: jax.Array, v_BHTK: jax.Array,
+          slot: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A layer's keys and values with those of T tokens at their `Slots.slot`; what lies past the end is dropped.
+
+    """
+    if slot.ndim == 0:
+        return (jax.lax.dynamic_update_slice_in_dim(keys_BHKM, k_BHTK.swapaxes(2, 3), slot, axis=3),
+                jax.lax.dynamic_update_slice_in_dim(values_BHMK, v_BHTK, slot, axis=2))
+    row_B1 = jnp.arange(len(slot))[:, None]
+    return (keys_BHKM.at[row_B1, :, :, slot].set(k_BHTK.swapaxes(1, 2), mode='drop'),
+            values_BHMK.at[row_B1, :, slot].set(v_BHTK.swapaxes(1, 2), mode='drop'))
 
 
 def own(cache: Cache) -> jax.Array:
     """Each hypothesis' path (B, P, L) with the place at which it stands now."""
     P, L = cache['path'].shape[1:]
-    return jnp.where(jnp.arange(L) == cache['position'][:, None, None], jnp.arange(P)[:, None], cache['path'])
+    return jnp.where(jnp.arange(L) == cache['position'], jnp.arange(P)[:, None], cache['path'])
 
 
 def written(cache: Cache, layers: Sequence[tuple[jax.Array, jax.Array]], tokens: int) -> Cache:

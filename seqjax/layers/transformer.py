@@ -114,7 +114,7 @@ class DecoderLayer(nn.Module):
           relative: the positions, where self-attention knows them.
           real_BT: True on tokens that batch normalisation counts; None where it counts all.
           by: where the tokens are, if `x_BTD` is without padding.
-          cache: None, or (keys_BHKM, values_BHMK, slot_BT): this layer's cache, and where the tokens go in it.
+          cache: None, or (keys_BHKM, values_BHMK, slot): this layer's cache, and where the tokens go in it.
 
         Returns:
           The layer's output, and what is to be kept: the cache's keys and values, updated; those of `x_BTD`, each

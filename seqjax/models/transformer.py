@@ -226,7 +226,7 @@ class Transformer(Translator):
             params = stacked[str(n)] if '0' in stacked else layer_of(stacked, n)
             x_BTD, updated = layer.apply(
                 {'params': params}, x_BTD, (memory['keys'][n], memory['values'][n]), mask_BTL, memory_mask_BS, relative,
-                real_BT, None, (carry['keys'][n], carry['values'][n], at.slot_BT),
+                real_BT, None, (carry['keys'][n], carry['values'][n], at.slot),
                 rngs={'dropout': self.make_rng('dropout')} if self.has_rng('dropout') else None)
             kept.append(updated)
         return x_BTD, cache.written(carry, kept, x_BTD.shape[1])
