@@ -47,8 +47,10 @@ def _logits_forward(x, table_VD):
 def _logits_backward(kept, slope):
     x, table_VD = kept
     slope = jax.lax.optimization_barrier(slope.astype(x.dtype))
-    # Without the second barrier the product would be turned round again, and its large factor with it.
-    return slope @ table_VD, jax.lax.optimization_barrier(_flat(x).T @ _flat(slope)).T
+    # The narrow side is turned ahead of the product, and what it is made of is not made again for that. Without the
+    # barrier around it the product would be turned round again, and its large factor with it.
+    turned = _turned(jax.lax.optimization_barrier(_flat(x)))
+    return slope @ table_VD, jax.lax.optimization_barrier(turned @ _flat(slope)).T
 
 
 @jax.custom_vjp
