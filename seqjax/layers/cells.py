@@ -16,15 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.layers.normalisation import Kind, normalise
+from seqjax.layers.steps import multiply
 
 Carry = tuple[jax.Array, ...]
 Weights = dict[str, Any]
 Normalise = Callable[..., jax.Array]  # (name of a Norm, x, its units) -> x normalised
-
-
-def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel in the dtype of `kernel`, added up in float32."""
-    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
 
 
 # What a gate's sum goes through. The hard one is jax.nn's, relu6(x + 3) / 6 (Courbariaux et al. 2015); relu is no gate
@@ -126,6 +122,12 @@ class Cell:
         return jnp.full_like(sum_BH, removed) if name == self.without else ACTIVATIONS[self.activation](sum_BH)
 
     @property
+    def kernels(self) -> tuple[str, ...]:
+        """Those of its weights that a step multiplies by."""
+        return (('recurrent',) + ('recurrent_candidate',) * (self.kind == 'gru' and self.reset == 'before')
+                + ('skip',) * (self.time_skip > 0))
+
+    @property
     def width(self) -> int:
         """G, all gates side by side."""
         return GATES[self.kind] * self.hidden_size
@@ -164,7 +166,7 @@ class Cell:
 
         Args:
           projected_BG: N(W x_t) + b, with what else joins every gate.
-          weights: of `Recurrence.weights`.
+          weights: of `Recurrence.weights`, its `kernels` perhaps as `over_time` gives them to a step.
           real_B: rows that count where batch statistics are taken; None is all.
 
         Returns:

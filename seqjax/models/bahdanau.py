@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqjax.layers.alignment import additive_scores, attend
-from seqjax.layers.cells import Cell, multiply
+from seqjax.layers.cells import Cell
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.products import Dense, logits
-from seqjax.layers.recurrence import Bridge, Stack, over_time
+from seqjax.layers.recurrence import Bridge, Stack
+from seqjax.layers.steps import multiply, over_time
 from seqjax.layers.unpadding import Unpadding, pad, unpad
 from seqjax.models.stacks import Stacked
 from seqjax.options import option
@@ -105,18 +106,21 @@ class Bahdanau(Stacked):
         first = self.decoder.layer[0]
         projected_BTG = pad(first.project(embedded_BTE, real_BT), by)
         weights, looking = first.weights(), first.looking
-        query_HA, context_DG = self.query_kernel.astype(self.dtype), self.context_kernel.astype(self.dtype)
+        kernels = first.kernels(weights) | {'query': self.query_kernel.astype(self.dtype),
+                                            'context': self.context_kernel.astype(self.dtype)}
 
-        def step(carry, now):
+        def step(carry, now, kernels):
             projected_BG, real_B = now
-            scores_B1S = additive_scores(multiply(carry[-1], query_HA)[:, None], memory['keys'], self.alignment_v)
+            query_B1A = multiply(carry[-1], kernels['query'])[:, None]
+            scores_B1S = additive_scores(query_B1A, memory['keys'], self.alignment_v)
             context_B1D, weights_B1S = attend(scores_B1S, memory['values'], memory['mask'])
-            carry, seen = first.cell.step(carry, projected_BG + multiply(context_B1D[:, 0], context_DG), weights,
-                                          real_B)
+            projected_BG = projected_BG + multiply(context_B1D[:, 0], kernels['context'])
+            carry, seen = first.cell.step(carry, projected_BG, weights | kernels, real_B)
             hidden_BH = carry[-1].astype(self.dtype)
             return carry, (hidden_BH, context_B1D[:, 0], weights_B1S[:, 0] if looking else None, first.wanted(seen))
 
-        after, (hidden_BTH, context_BTD, weights_BTS, seen) = over_time(step, carry[0], (projected_BTG, real_BT))
+        after, (hidden_BTH, context_BTD, weights_BTS, seen) = over_time(step, carry[0], (projected_BTG, real_BT),
+                                                                        kernels)
         if looking:
             self.sow('intermediates', 'decoder/cross_attention', weights_BTS[None, :, None])
         first.show(seen)

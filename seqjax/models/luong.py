@@ -17,10 +17,11 @@ from seqjax.layers.alignment import (
     reachable,
     window,
 )
-from seqjax.layers.cells import Cell, multiply
+from seqjax.layers.cells import Cell
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.products import Dense, logits
-from seqjax.layers.recurrence import Bridge, Stack, over_time
+from seqjax.layers.recurrence import Bridge, Stack
+from seqjax.layers.steps import multiply, over_time
 from seqjax.layers.unpadding import Unpadding, pad, unpad
 from seqjax.models.stacks import Stacked
 from seqjax.options import option
@@ -161,7 +162,7 @@ class Luong(Stacked):
         else:
             hidden_BTH, states = self.decoder(embedded_BTE, None, carry['states'], None,
                                               self.counted(tokens_BT, memory), by)
-            attentional_BTH, seen = self.look(hidden_BTH, memory, carry)
+            attentional_BTH, seen = self.look(hidden_BTH, memory, carry, self.looked())
             carry = self.after(carry, states, attentional_BTH)
         if seen is not None:
             self.sow('intermediates', 'decoder/cross_attention', seen['weights'][None, :, None])
@@ -193,14 +194,19 @@ class Luong(Stacked):
             return (carry['taken'][:, None] + jnp.arange(1, query_BTH.shape[1] + 1)).astype(jnp.float32)
         return predicted_centre(query_BTH, self.centre_kernel.astype(self.dtype), self.centre_v, memory['length'])
 
-    def look(self, hidden_BTH, memory, carry):
+    def looked(self):
+        """The kernels that `look` multiplies by, in the compute dtype."""
+        kernels = {'combine': self.combine_kernel} | ({'query': self.query_kernel} if self.score == 'concat' else {})
+        return {name: kernel.astype(self.dtype) for name, kernel in kernels.items()}
+
+    def look(self, hidden_BTH, memory, carry, kernels):
         """The attentional vectors h~ (B, T, H) of states h, equations 5 to 10; the weights (B, T, S) and p_t (B, T)."""
         S, seen, local = memory['mask'].shape[1], {}, ()
         query_BTH = self.query(hidden_BTH, carry)
         if self.score == 'location':
             scores_BTS = location_scores(query_BTH, self.location_kernel.astype(self.dtype), S)
         elif self.score == 'concat':
-            query_BTA = multiply(query_BTH, self.query_kernel.astype(self.dtype))
+            query_BTA = multiply(query_BTH, kernels['query'])
             scores_BTS = additive_scores(query_BTA, memory['keys'], self.alignment_v)
         else:
             scores_BTS = dot_scores(query_BTH, memory['keys'])
@@ -211,37 +217,40 @@ class Luong(Stacked):
                 local += (gaussian(seen['centre'], self.window, S),)
         context_BTD, seen['weights'] = attend(scores_BTS, memory['values'], memory['mask'], *local)
         both_BTD = jnp.concatenate([context_BTD, hidden_BTH], axis=-1)
-        attentional_BTH = jnp.tanh(multiply(both_BTD, self.combine_kernel.astype(self.dtype)))
+        attentional_BTH = jnp.tanh(multiply(both_BTD, kernels['combine']))
         return attentional_BTH.astype(self.dtype), seen
 
     def feed_over_time(self, embedded_BTE, memory, carry, by):
         """The scan with input feeding: attentional vectors (B, T, H), what there is to see (None where nobody looks),
         and the carry."""
         layers = self.decoder.layer
-        looking, feed_HG = layers[0].looking, self.feed_kernel.astype(self.dtype)
-        recurrent = [layer.weights() for layer in layers]
+        looking, recurrent = layers[0].looking, [layer.weights() for layer in layers]
+        kernels = self.looked() | {'feed': self.feed_kernel.astype(self.dtype)} | {
+            f'{name}_{n}': kernel for n, layer in enumerate(layers)
+            for name, kernel in layer.kernels(recurrent[n]).items()}
         # Keys cannot be asked for inside a scan: the masks between layers are drawn for all steps ahead of it.
         projected_BTG = pad(layers[0].project(embedded_BTE), by)
         masks = self.decoder.masks(projected_BTG.shape[:2])
 
-        def step(carry, now):
+        def step(carry, now, kernels):
             projected_BG, masks = now
             states, shown, below_BH = [], [], None
             for n, layer in enumerate(layers):
                 if n:
                     projected_BG = layer.project(below_BH if masks[n - 1] is None else below_BH * masks[n - 1])
                 else:
-                    projected_BG = projected_BG + multiply(carry['fed'], feed_HG)
-                state, seen = layer.cell.step(carry['states'][n], projected_BG, recurrent[n])
+                    projected_BG = projected_BG + multiply(carry['fed'], kernels['feed'])
+                weights = recurrent[n] | {name: kernels[f'{name}_{n}'] for name in layer.cell.kernels}
+                state, seen = layer.cell.step(carry['states'][n], projected_BG, weights)
                 states.append(state)
                 shown.append(layer.wanted(seen))
                 below_BH = state[-1] + below_BH if n and self.residual else state[-1]
-            attentional_B1H, seen = self.look(below_BH[:, None].astype(self.dtype), memory, carry)
+            attentional_B1H, seen = self.look(below_BH[:, None].astype(self.dtype), memory, carry, kernels)
             seen = jax.tree.map(lambda x: x[:, 0], seen)
             carry = self.after(carry, tuple(states), attentional_B1H)
             return carry, (attentional_B1H[:, 0], (seen, shown) if looking else None)
 
-        carry, (attentional_BTH, shown) = over_time(step, carry, (projected_BTG, masks))
+        carry, (attentional_BTH, shown) = over_time(step, carry, (projected_BTG, masks), kernels)
         if not looking:
             return attentional_BTH, None, carry
         for layer, seen in zip(layers, shown[1]):
