@@ -132,7 +132,7 @@ def multi30k(model: str = 'transformer') -> Experiment:
         task=task,
         model=build(model, **size),
         optimizer=optimizer,
-        training=Training(steps=None, epochs=8 if model == 'transformer' else 10, batch_size=128, checkpoint_every=100))
+        training=Training(steps=None, epochs=10, batch_size=128, checkpoint_every=100))
 
 
 def parallel(model: str = 'transformer') -> Experiment:
