@@ -52,12 +52,19 @@ def lstm_step(cell: 'Cell', carry: Carry, projected_BG: jax.Array, weights: Weig
     """
     cell_BH, hidden_BH = (jnp.zeros_like(x) if cell.cut == name else x for x, name in zip(carry, ('cell', 'hidden')))
     recurrent_BG = norm('recurrent', multiply(hidden_BH, weights['recurrent']))
-    i, f, g, o = jnp.split(projected_BG + recurrent_BG, 4, axis=-1)
-    i, f, g, o = cell.gate('input', i), cell.gate('forget', f), jnp.tanh(g), cell.gate('output', o)
-    cell_BH = f * cell_BH + i * g
-    hidden_BH = o * jnp.tanh(norm('cell', cell_BH))
-    return (cell_BH, hidden_BH), {'input_gate': i, 'forget_gate': f, 'candidate': g, 'output_gate': o,
-                                  'cell': cell_BH, 'hidden': hidden_BH}
+
+    def gated(sum_BG, cell_BH):
+        i, f, g, o = jnp.split(sum_BG, 4, axis=-1)
+        i, f, g, o = cell.gate('input', i), cell.gate('forget', f), jnp.tanh(g), cell.gate('output', o)
+        cell_BH = f * cell_BH + i * g
+        hidden_BH = o * jnp.tanh(norm('cell', cell_BH))
+        return (cell_BH, hidden_BH), {'input_gate': i, 'forget_gate': f, 'candidate': g, 'output_gate': o,
+                                      'cell': cell_BH, 'hidden': hidden_BH}
+
+    # Made again in the backward pass: a scan would keep gates, and factors of their slopes, of every step.
+    if cell.normalisation == 'none':
+        gated = jax.checkpoint(gated, prevent_cse=False)
+    return gated(projected_BG + recurrent_BG, cell_BH)
 
 
 def gru_step(cell: 'Cell', carry: Carry, projected_BG: jax.Array, weights: Weights,
