@@ -85,7 +85,8 @@ def serve(makers: Mapping[str, Callable[..., tuple[Call, dict]]], about: Callabl
       about: versions, devices and threads.
     """
     out = os.fdopen(os.dup(1), 'w')
-    os.dup2(2, 1)  # what libraries print goes to stderr
+    os.dup2(2, 1)  # what libraries print goes to stderr, and not at the very end, behind the last words
+    sys.stdout.reconfigure(line_buffering=True)
     calls: dict[str, Call] = {}
 
     def make(key: str, kind: str, shape: dict) -> dict:
