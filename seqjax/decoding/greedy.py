@@ -13,14 +13,18 @@ from seqjax.decoding.options import BOS, EOS, PAD
 Step = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
 
 
+def possible(values: jax.Array, token: jax.Array) -> jax.Array:
+    """The values of these tokens, with -inf where a decoder never goes: PAD and BOS."""
+    return jnp.where((token == PAD) | (token == BOS), -jnp.inf, values)
+
+
 def next_log_probs(logits_BV: jax.Array) -> jax.Array:
     """The model's log probabilities in float32, with -inf where a decoder never goes: PAD and BOS.
 
     The two are forbidden, not renormalised away, so that sums of these are log probabilities under the model.
     """
     log_probs_BV = jax.nn.log_softmax(logits_BV.astype(jnp.float32), axis=-1)
-    token_V = jnp.arange(logits_BV.shape[-1])
-    return jnp.where((token_V == PAD) | (token_V == BOS), -jnp.inf, log_probs_BV)
+    return possible(log_probs_BV, jnp.arange(logits_BV.shape[-1]))
 
 
 def rollout(step: Step, choose: Callable, carry: Any, done_B: jax.Array,

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqjax.decoding.greedy import next_log_probs
-from seqjax.decoding.options import BOS, PAD
+from seqjax.decoding.greedy import next_log_probs, possible
 
 BLOCK = 64
 
@@ -50,21 +49,20 @@ def extensions(log_probs_BK: jax.Array, logits_BKV: jax.Array, count: int) -> tu
     peak_BK = greatest_BKM.max(axis=2)
     normaliser_BK = jnp.log(jnp.exp(logits_BKV - peak_BK[:, :, None]).sum(axis=2))
 
-    def possible(logits, token):
-        return jnp.where((token == PAD) | (token == BOS), -jnp.inf, logits)
+    def summed(logits, before, peak, normaliser):
+        """In the order of `next_log_probs`."""
+        return before[:, :, None] + ((logits - peak[:, :, None]) - normaliser[:, :, None])
 
-    def summed(logits, parent):
-        before, peak, normaliser = (jnp.take_along_axis(x_BK, parent, axis=1)[:, :, None]
-                                    for x_BK in (log_probs_BK, peak_BK, normaliser_BK))
-        return before + ((logits - peak) - normaliser)  # in the order of `next_log_probs`
+    terms = log_probs_BK, peak_BK, normaliser_BK
 
     first_BK = possible(logits_BKV[:, :, :BLOCK], jnp.arange(BLOCK)).max(axis=2)
     greatest_BKM = greatest_BKM.at[:, :, 0].set(first_BK)
-    likeliest_BKM = summed(greatest_BKM, jnp.broadcast_to(jnp.arange(K), (B, K)))
+    likeliest_BKM = summed(greatest_BKM, *terms)
     block_BC = jnp.sort(top_k(likeliest_BKM.reshape(B, K * M), count)[1], axis=1)
     few_BCW = jnp.take_along_axis(logits_BKV.reshape(B, K * M, BLOCK), block_BC[:, :, None], axis=1)
     token_BCW = (block_BC % M * BLOCK)[:, :, None] + jnp.arange(BLOCK)
-    sums_BCW = summed(possible(few_BCW, token_BCW), block_BC // M)
+    sums_BCW = summed(possible(few_BCW, token_BCW),
+                      *(jnp.take_along_axis(x_BK, block_BC // M, axis=1) for x_BK in terms))
     log_probs_BC, place_BC = top_k(sums_BCW.reshape(B, count * BLOCK), count)
     token_BC = jnp.take_along_axis(token_BCW.reshape(B, count * BLOCK), place_BC, axis=1)
     parent_BC = jnp.take_along_axis(block_BC // M, place_BC // BLOCK, axis=1)

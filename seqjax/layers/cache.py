@@ -58,7 +58,9 @@ def slots(cache: Cache, tokens: int) -> Slots:
 
 def write(keys_BHKM: jax.Array, values_BHMK: jax.Array, k_BHTK: jax.Array, v_BHTK: jax.Array,
           slot: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A layer's keys and values with those of T tokens at their `Slots.slot`; what lies past the end is dropped.
+    """A layer's keys and values with those of T tokens at their `Slots.slot`.
+
+    Of slots of each row, what lies past the end is dropped; where they are alike, all have to be there.
 
     """
     if slot.ndim == 0:

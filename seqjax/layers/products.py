@@ -40,10 +40,6 @@ def logits(x: jax.Array, table_VD: jax.Array) -> jax.Array:
     return jnp.einsum('...D,VD->...V', x, table_VD, preferred_element_type=jnp.float32)
 
 
-def _logits_forward(x, table_VD):
-    return logits(x, table_VD), (x, table_VD)
-
-
 def _logits_backward(kept, slope):
     x, table_VD = kept
     slope = jax.lax.optimization_barrier(slope.astype(x.dtype))
@@ -59,10 +55,6 @@ def similarities(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum('...TK,...SK->...TS', x, y, preferred_element_type=jnp.float32)
 
 
-def _similarities_forward(x, y):
-    return similarities(x, y), (x, y)
-
-
 def _similarities_backward(kept, slope):
     x, y = kept
     slope = slope.astype(x.dtype)
@@ -75,13 +67,14 @@ def mixtures(weights: jax.Array, x: jax.Array) -> jax.Array:
     return weights @ x
 
 
-def _mixtures_forward(weights, x):
-    return mixtures(weights, x), (weights, x)
-
-
 def _mixtures_backward(kept, slope):
     weights, x = kept
     return jnp.einsum('...TK,...SK->...TS', slope, x), _turned(weights) @ slope
+
+
+def _keeping(function):
+    """The forward pass of a product that keeps its factors."""
+    return lambda *factors: (function(*factors), factors)
 
 
 def _turned(x):
@@ -93,9 +86,9 @@ def _flat(x):
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
-logits.defvjp(_logits_forward, _logits_backward)
-similarities.defvjp(_similarities_forward, _similarities_backward)
-mixtures.defvjp(_mixtures_forward, _mixtures_backward)
+logits.defvjp(_keeping(logits), _logits_backward)
+similarities.defvjp(_keeping(similarities), _similarities_backward)
+mixtures.defvjp(_keeping(mixtures), _mixtures_backward)
 
 # `nn.Dense` with `matmul` for its product; it has one contraction, of the last axis with the first.
 Dense = functools.partial(nn.Dense, dot_general=lambda x, kernel, dimensions, **kwargs: matmul(x, kernel))
