@@ -33,16 +33,20 @@ def test_extensions_are_the_greatest_of_all_sums(V):
     """Ties go to the lower hypothesis, then to the lower token; PAD and BOS are never chosen, nor who is not there."""
     rng = np.random.default_rng(V)
     K, count = 5, 10
-    logits = rng.integers(0, 3, (6, K, V)).astype(np.float32)  # ties everywhere
+    logits = rng.integers(0, 3, (8, K, V)).astype(np.float32)  # ties everywhere
     logits[1] = 3 * rng.normal(size=(K, V))
     logits[2, :, [PAD, BOS]] = 50.0  # likely, and never to be chosen; yet they have their share of all probability
     logits[3] = 0.0
-    log_probs = -np.ones((6, K), np.float32)
+    logits[6] = 3 * rng.normal(size=(K, V))
+    logits[6, :, PAD] = 50.0  # the greatest of its block, which is not for that among the best
+    logits[7] = 0.0
+    logits[7, :, V - 5] = 5.0  # among the equal ones behind these the first are to be found in other blocks
+    log_probs = -np.ones((8, K), np.float32)
     log_probs[1] = rng.normal(size=K)
     log_probs[4, 1:] = -np.inf
     log_probs[5] = [-np.inf, -2.0, -1.0, -2.0, -np.inf]
     sums = jax.jit(lambda before, logits: before[:, :, None] + next_log_probs(logits))(log_probs, logits)
-    flat = np.asarray(sums).reshape(6, K * V)
+    flat = np.asarray(sums).reshape(8, K * V)
     expected = np.argsort(-flat, axis=1, kind='stable')[:, :count]
     values, parents, tokens = jax.jit(extensions, static_argnums=2)(log_probs, logits, count)
     np.testing.assert_array_equal(parents * V + tokens, expected)
@@ -51,8 +55,9 @@ def test_extensions_are_the_greatest_of_all_sums(V):
 
 
 def test_extensions_of_nothing_are_impossible_and_within_the_vocabulary():
-    V = 5 * BLOCK + 1
-    values, _, tokens = extensions(jnp.full((1, 2), -jnp.inf), jnp.zeros((1, 2, V)), 4)
+    """More than there are tokens, so that the first hypothesis' last block, which is not full, is used up."""
+    V, K = 5 * BLOCK + 1, 165
+    values, _, tokens = extensions(jnp.full((1, K), -jnp.inf), jnp.zeros((1, K, V)), 2 * K)
     assert (values == -jnp.inf).all()
     assert (tokens < V).all()
 
