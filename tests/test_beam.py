@@ -130,7 +130,7 @@ def test_nbest_only_slices():
     best = decode(params, source_BS, 5, method='beam', beam_size=4, nbest=4)
     assert (np.diff(np.where((best.tokens_BKT == EOS).any(-1), best.scores_BK, -99.0)) <= 0).all()
     one = decode(params, source_BS, 5, method='beam', beam_size=4)
-    for first, all_of_them in zip(one, best):
+    for first, all_of_them in zip(one[:3], best[:3]):
         np.testing.assert_array_equal(first, all_of_them[:, :1])
 
 

@@ -80,7 +80,7 @@ class Beams(NamedTuple):
 
 
 def beam(step: Step, carry: Any, follow: Follow, done_B: jax.Array, beam_size: int, alpha: float,
-         max_length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+         max_length: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """The best hypotheses that a beam of `beam_size` finds.
 
     A hypothesis scores log p / length_penalty, EOS counted in its length. At each step the 2K best extensions of a
@@ -98,10 +98,10 @@ def beam(step: Step, carry: Any, follow: Follow, done_B: jax.Array, beam_size: i
       max_length: tokens, EOS counted.
 
     Returns:
-      tokens_BKT int32, scores_BK and log_probs_BK float32. The finished ones come first, sorted by score. Where they
-      are fewer than K at `max_length`, the best unfinished ones follow, sorted by score among themselves, whatever they
-      score: half a sentence never goes before a whole one. A place that nothing fills (there were fewer sequences than
-      K) is all PAD and scores -inf.
+      tokens_BKT int32, scores_BK and log_probs_BK float32, and which rows are done (B,). The finished hypotheses come
+      first, sorted by score. Where they are fewer than K at `max_length`, the best unfinished ones follow, sorted by
+      score among themselves, whatever they score: half a sentence never goes before a whole one. A place that nothing
+      fills (there were fewer sequences than K) is all PAD and scores -inf.
     """
     B, K, T = done_B.shape[0], beam_size, max_length
 
@@ -154,4 +154,5 @@ def beam(step: Step, carry: Any, follow: Follow, done_B: jax.Array, beam_size: i
     tokens_BCT = jnp.concatenate([beams.finished_BKT, beams.alive_BKT], axis=1)
     best_BK = jnp.argsort(scores_BC == -jnp.inf, axis=1, stable=True)[:, :K]
     return (jnp.take_along_axis(tokens_BCT, best_BK[:, :, None], axis=1),
-            jnp.take_along_axis(scores_BC, best_BK, axis=1), jnp.take_along_axis(log_probs_BC, best_BK, axis=1))
+            jnp.take_along_axis(scores_BC, best_BK, axis=1), jnp.take_along_axis(log_probs_BC, best_BK, axis=1),
+            beams.done_B)

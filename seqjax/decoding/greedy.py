@@ -28,7 +28,7 @@ def next_log_probs(logits_BV: jax.Array) -> jax.Array:
 
 
 def rollout(step: Step, choose: Callable, carry: Any, done_B: jax.Array,
-            max_length: int) -> tuple[jax.Array, jax.Array]:
+            max_length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Extends one hypothesis a row, token by token, until every row has ended or is `max_length` long.
 
     Args:
@@ -40,7 +40,7 @@ def rollout(step: Step, choose: Callable, carry: Any, done_B: jax.Array,
       max_length: tokens, EOS counted. A hypothesis that reaches it without EOS is returned as it is.
 
     Returns:
-      tokens_BT int32, PAD after EOS, and log_probs_B float32 under the model.
+      tokens_BT int32, PAD after EOS; log_probs_B float32 under the model; and which rows are done (B,).
     """
 
     def going(state):
@@ -60,8 +60,8 @@ def rollout(step: Step, choose: Callable, carry: Any, done_B: jax.Array,
     B = done_B.shape[0]
     start = (jnp.int32(0), jnp.full(B, BOS, jnp.int32), jnp.zeros(B, jnp.float32), done_B,
              jnp.full((B, max_length), PAD, jnp.int32), carry)
-    _, _, log_probs_B, _, tokens_BT, _ = lax.while_loop(going, extend, start)
-    return tokens_BT, log_probs_B
+    _, _, log_probs_B, done_B, tokens_BT, _ = lax.while_loop(going, extend, start)
+    return tokens_BT, log_probs_B, done_B
 
 
 def likeliest(sums_BV: jax.Array, logits_BV: jax.Array, position: jax.Array) -> jax.Array:
@@ -73,6 +73,6 @@ def likeliest(sums_BV: jax.Array, logits_BV: jax.Array, position: jax.Array) -> 
     return sums_BV.argmax(axis=-1).astype(jnp.int32)
 
 
-def greedy(step: Step, carry: Any, done_B: jax.Array, max_length: int) -> tuple[jax.Array, jax.Array]:
-    """tokens_BT and log_probs_B of the hypotheses that take the likeliest token at every step (see `rollout`)."""
+def greedy(step: Step, carry: Any, done_B: jax.Array, max_length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The hypotheses that take the likeliest token at every step, as `rollout` returns them."""
     return rollout(step, likeliest, carry, done_B, max_length)

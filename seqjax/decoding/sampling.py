@@ -34,8 +34,8 @@ def filter_logits(logits_BV: jax.Array, top_k: int | None = None, top_p: float |
 
 def sample(step: Step, carry: Any, done_B: jax.Array, max_length: int, rng: jax.Array, row_B: jax.Array,
            temperature: float = 1.0, top_k: int | None = None,
-           top_p: float | None = None) -> tuple[jax.Array, jax.Array]:
-    """One sample a row: tokens_BT and log_probs_B (see `rollout`).
+           top_p: float | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One sample a row, as `rollout` returns them.
 
     The token at position t of row r is drawn with the key fold_in(fold_in(rng, r), t), so that a sample depends on the
     row's id and on nothing else in its batch. The log probability is the model's own: neither tempered nor filtered.

@@ -17,6 +17,7 @@ class Hypotheses(NamedTuple):
     tokens_BKT: jax.Array  # int32, PAD after EOS; without EOS where max_length cut the hypothesis
     scores_BK: jax.Array  # float32, the log probability divided by the length penalty of beam search
     log_probs_BK: jax.Array  # float32, log p(tokens | source), EOS included
+    done_B: jax.Array | None = None  # rows in which a greater `max_length` would change nothing
 
 
 def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, max_length: int,
@@ -45,19 +46,21 @@ def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, ma
 
     if decoding.method == 'beam':
         found = beam(step, carry, follow, filler_B, K, decoding.length_penalty, max_length)
-        tokens_BKT, scores_BK, log_probs_BK = (x[:, :decoding.nbest] for x in found)
+        tokens_BKT, scores_BK, log_probs_BK = (x[:, :decoding.nbest] for x in found[:3])
+        done_B = found[3]
     else:
         if decoding.method == 'greedy':
-            tokens_BT, log_probs_B = greedy(step, carry, filler_B, max_length)
+            tokens_BT, log_probs_B, done_B = greedy(step, carry, filler_B, max_length)
         else:
             rng = jax.random.key(decoding.seed) if rng is None else rng
             row_B = jnp.arange(B) if row_B is None else row_B
-            tokens_BT, log_probs_B = sample(step, carry, filler_B, max_length, rng, row_B, decoding.temperature,
-                                            decoding.top_k, decoding.top_p)
+            tokens_BT, log_probs_B, done_B = sample(step, carry, filler_B, max_length, rng, row_B,
+                                                    decoding.temperature, decoding.top_k, decoding.top_p)
         tokens_BKT, log_probs_BK = tokens_BT[:, None], log_probs_B[:, None]
         scores_BK = log_probs_BK
     return Hypotheses(jnp.where(filler_B[:, None, None], PAD, tokens_BKT),
-                      jnp.where(filler_B[:, None], 0.0, scores_BK), jnp.where(filler_B[:, None], 0.0, log_probs_BK))
+                      jnp.where(filler_B[:, None], 0.0, scores_BK), jnp.where(filler_B[:, None], 0.0, log_probs_BK),
+                      done_B)
 
 
 def apart(model: Any, params: Any, source_BS: jax.Array, max_length: int, K: int) -> tuple[Step, Any, Follow]:

@@ -33,8 +33,8 @@ def best_of_all(subject: Subject, source: Ragged, max_length: int, alphas: tuple
     empty = Ragged.of([[EOS]] * source.count())
     for rows, batch in subject.evaluator.batches(source, empty, subject.composed.decoding):
         whole = batch.source.reshape(-1, batch.source.shape[-1])  # pmap's batches lead with the device
-        tokens_BKT, scores_BK, _ = jax.device_get(run(subject.params, whole))
-        for row, tokens_KT, scores_K in zip(rows, tokens_BKT, scores_BK):
+        best = jax.device_get(run(subject.params, whole))
+        for row, tokens_KT, scores_K in zip(rows, best.tokens_BKT, best.scores_BK):
             if row >= 0:
                 found[row] = [Hypothesis(subject.codec.target.decode(ids), float(score), np.trim_zeros(ids, 'b'))
                               for ids, score in zip(tokens_KT, scores_K)]

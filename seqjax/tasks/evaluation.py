@@ -1,6 +1,8 @@
 """Evaluation and prediction of a translation model: loss, decoding and scores, in batches of few shapes."""
 
+import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -74,21 +76,33 @@ class Evaluator:
     def _searches(self) -> dict:
         return {}
 
-    def _search(self, decoding: Decoding) -> Callable:
-        if decoding not in self._searches:
-            self._searches[decoding] = self.placement.rows(lambda params, batch: search(
-                self.model, params, batch.source, decoding, self.max_length(decoding), row_B=batch.row))
-        return self._searches[decoding]
+    def _search(self, decoding: Decoding, max_length: int) -> Callable:
+        key = decoding, max_length
+        if key not in self._searches:
+            self._searches[key] = self.placement.rows(lambda params, batch: search(
+                self.model, params, batch.source, decoding, max_length, row_B=batch.row))
+        return self._searches[key]
 
-    def batches(self, source: Ragged, target: Ragged, decoding: Decoding):
-        """The batches of a split in evaluation order, this process's rows of each on the devices."""
+    def batches(self, source: Ragged, target: Ragged, decoding: Decoding, shapes: Sequence[Shape] | None = None,
+                ids: np.ndarray | None = None):
+        """The batches of a split in evaluation order: its rows, and this process's share of them on the devices.
+
+        Args:
+          shapes: those that batches may have; by default those of the task.
+          ids: what the rows are called; by default they are numbered.
+        """
         self.placement.check_batch('--decoding.batch_size', decoding.batch_size)
-        plan = Batches(source, target, decoding.batch_size, self.codec.all_shapes, seed=None)
+        plan = Batches(source, target, decoding.batch_size, shapes or self.codec.all_shapes, seed=None)
         share = decoding.batch_size // jax.process_count()
         mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+        def called(row_B):
+            return row_B if ids is None else np.where(row_B < 0, row_B, ids[row_B])
+
         for n in range(plan.batches_per_epoch):
             self.pause()
-            yield plan.batch(n).row, self.placement.place_batch(plan.batch(n, mine))
+            batch = plan.batch(n, mine)
+            yield called(plan.batch(n).row), self.placement.place_batch(batch._replace(row=called(batch.row)))
 
     def losses(self, params: Any, source: Ragged, target: Ragged, decoding: Decoding) -> dict[str, float]:
         """Teacher-forced loss (smoothed as in training), unsmoothed perplexity and accuracy, over every pair."""
@@ -100,17 +114,29 @@ class Evaluator:
         return means | {'perplexity': float(np.exp(min(means['nll'], 700.0)))}
 
     def decode(self, params: Any, source: Ragged, decoding: Decoding) -> list[list[Hypothesis]]:
-        """The n best hypotheses of each source, best first, in the order of the sources."""
-        if (own := self.model.search(params, self.tables, decoding, self.max_length(decoding))) is not None:
+        """The n best hypotheses of each source, best first, in the order of the sources.
+
+        What a step costs grows with the room for what may still be written, and most sentences need little. So each
+        batch is searched with room for half as much again as its targets have in training; the sources that have not
+        ended by then are gathered, and searched once more with all the room there is; few of them in a small batch.
+        """
+        longest = self.max_length(decoding)
+        if (own := self.model.search(params, self.tables, decoding, longest)) is not None:
             return [self._hypotheses(own(source.row(row))) for row in self._rows(source.count())]
-        run = self._search(decoding)
-        empty = Ragged.of([[EOS]] * source.count())
         found: list = [None] * source.count()
-        for rows, batch in self.batches(source, empty, decoding):
-            tokens_BKT, scores_BK, _ = run(params, batch)
-            for row, tokens_KT, scores_K in zip(rows, tokens_BKT, scores_BK):
-                if row >= 0:
-                    found[row] = self._hypotheses(zip(tokens_KT, scores_K))
+        left = np.arange(source.count())
+        for shapes, most in ((self.codec.all_shapes, 1.5), (self.codec.all_shapes[-1:], math.inf)):
+            few = decoding.batch_size // 8
+            if 0 < len(left) <= few and few % self.placement.batch_shards == 0:
+                decoding = dataclasses.replace(decoding, batch_size=few)
+            todo, left = left, np.zeros(0, int)
+            for row_B, batch in self.batches(source.take(todo), Ragged.of([[EOS]] * len(todo)), decoding, shapes, todo):
+                room = int(min(longest, most * batch.target.shape[-1]))
+                best = self._search(decoding, room)(params, batch)
+                again_B = (row_B >= 0) & ~best.done_B & (room < longest)
+                left = np.concatenate([left, row_B[again_B]])
+                for place in np.flatnonzero((row_B >= 0) & ~again_B):
+                    found[row_B[place]] = self._hypotheses(zip(best.tokens_BKT[place], best.scores_BK[place]))
         return found
 
     def _hypotheses(self, found: Iterable[tuple[np.ndarray, float]]) -> list[Hypothesis]:
