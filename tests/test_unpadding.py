@@ -10,6 +10,7 @@ from experiments.translation import numerals
 from seqjax import catalogue
 from seqjax.data.batches import Batch
 from seqjax.data.room import Room
+from seqjax.errors import UserError
 from seqjax.layers.unpadding import Sides, pad, unpad, unpadding
 from seqjax.options import options
 from seqjax.prepared import plan_batches, prepare
@@ -106,8 +107,10 @@ def test_each_is_the_transpose_of_the_other():
     ('transformer', dict(causal=False)), ('transformer', dict(padding_mask=False)),
     ('transformer', dict(normalisation='batch')), ('lstm', dict(normalisation='batch')),
     *((name, {}) for name in WITHOUT)])
-def test_who_needs_padding_keeps_it(name, fields):
+def test_who_needs_padding_keeps_it_and_says_so(name, fields):
     experiment = numerals(name).replace('task', **TEXT).replace('model', **fields)
+    with pytest.raises(UserError, match=r'--training\.unpad=true: this .* keeps its padding'):
+        experiment.replace('training', unpad=True)
     data = experiment.task.prepare()
     ready = prepare(experiment.replace('training', mesh='data=1'), data.codec)
     assert plan_batches(experiment, data, ready.placement).batch(0).room is None
@@ -126,6 +129,9 @@ def test_padding_stays_where_it_is_asked_for_and_where_rows_are_spread():
     assert room(mesh='data=2', parallel='shard_map', accumulate=2) is not None
     assert room(mesh='data=2', parallel='jit') is None
     assert room(mesh='data=1', unpad=False) is None
+    assert room(mesh='data=1', unpad=True) == room(mesh='data=1')
+    with pytest.raises(UserError, match='under jit over several devices batches keep their padding'):
+        room(mesh='data=2', parallel='jit', unpad=True)
 
 
 def test_every_model_says_whether_it_can():

@@ -24,8 +24,8 @@ class Training:
     patience: int | None = option(None, 'stop after this many evaluations without improvement; none: never', at_least=1)
     average: int = option(0, 'average the parameters of this many last checkpoints; 0: use the best one', at_least=0)
     accumulate: int = option(1, 'micro-batches an update is computed in', at_least=1)
-    unpad: bool = option(True, 'leave padding out of what is done for each token by itself, in models that can; not '
-                         'under jit over several devices')
+    unpad: bool | None = option(None, 'leave padding out of what is done for each token by itself; none: where the '
+                                'model can, and not under jit over several devices')
     profile: bool = option(False, 'trace ten steps for TensorBoard or Perfetto, into WORKDIR/profile', free=True)
     parallel: Literal['pmap', 'shard_map', 'jit'] = option('pmap', 'how a step is spread over devices', free=True)
     mesh: str = option('', "devices of each axis, as 'data=2,fsdp=4' (axes data, fsdp, tensor); empty: all on data",
