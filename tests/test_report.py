@@ -329,7 +329,19 @@ def test_a_study_that_claims_nothing_has_no_answer(tmp_path):
     rows = page.tables[0]
     assert rows[0] == ['model', 'length', 'exact match', 'milliseconds', 'seeds']
     assert rows[1][0] == 'gru'
-    assert json.loads((folder / 'report.json').read_text())['verdict'] is None
+    brief = json.loads((folder / 'report.json').read_text())
+    assert brief['verdict'] is None
+    assert '\n\n\n' not in brief['section'] + (folder / 'report.md').read_text()
+
+
+def test_the_time_of_a_run_that_was_trained_before_counts(tmp_path, study):
+    """The study's own clock has seen two of the nine trials, one for longer than its run's last process took."""
+    folder = made.write(tmp_path / 'bottleneck', study)
+    for name, seconds in (('gru,seed=0', 3.0), ('gru,seed=1', 50.0)):
+        (folder / 'trials' / name / '.clock.json').write_text(json.dumps({'seconds': seconds}))
+    spent = {found.folder.name: found.seconds for found in read('bottleneck', study, folder).trials}
+    assert spent['gru,seed=0'] == spent['gru,seed=2'] == 20.0
+    assert spent['gru,seed=1'] == 50.0
 
 
 def test_results_that_decide_nothing_are_said_to(tmp_path):
@@ -351,7 +363,7 @@ def test_a_study_of_which_nothing_was_run_has_a_report(tmp_path, study):
     assert 'cannot be drawn' not in page.text()
 
 
-def test_what_is_no_countis_no_countin_the_page_either(tmp_path, study):
+def test_what_is_no_count_is_no_count_in_the_page_either(tmp_path, study):
     folder = made.write(tmp_path / 'bottleneck', study, failed=())
     for seed, value in ((0, math.nan), (1, None), (2, math.inf)):
         path = folder / 'trials' / f'gru,seed={seed}' / 'measures.json'

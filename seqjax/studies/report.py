@@ -202,7 +202,7 @@ def summary(findings: Findings) -> str:
     lines += [f'*{cell(text)}*' for text in (form(findings), state(findings), findings.drawn[1]) if text]
     lines += [f'{key}: {cell(text)}' for key, text in (
         ('Expected', findings.study.expect), ('Claimed by', findings.study.source)) if text]
-    return '\n\n'.join(lines) + '\n'
+    return '\n\n'.join(lines) + '\n' if lines else ''
 
 
 def markdown(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -> str:
@@ -215,7 +215,7 @@ def markdown(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -
              block('\n'.join(map(trial_command, findings.trials))), '## What it cost\n',
              *([grid(header, lines)] if lines else []), (spent(findings) or 'No trial has left its cost here.') + '\n',
              '## Made with\n', ''.join(f'- {key}: {cell(text)}\n' for key, text in made_with(findings).items())]
-    return '\n'.join(parts)
+    return '\n'.join(filter(None, parts))
 
 
 def brief(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -> dict[str, Any]:
@@ -231,4 +231,5 @@ def brief(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -> d
     return {'study': findings.name, 'claim': findings.study.claim, 'source': findings.study.source,
             'verdict': answer, 'state': state(findings), 'form': form(findings), 'seeds': len({
                 row[SEED] for row in findings.results.rows}),
-            'figures': {text: f'figures/{path.name}' for text, path in drawn.items()}, 'section': '\n'.join(section)}
+            'figures': {text: f'figures/{path.name}' for text, path in drawn.items()},
+            'section': '\n'.join(filter(None, section))}
