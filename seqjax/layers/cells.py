@@ -9,6 +9,7 @@ first of all, with batch normalisation, each row's number of steps (B,).
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -26,6 +27,10 @@ Normalise = Callable[..., jax.Array]  # (name of a Norm, x, its units) -> x norm
 # What a gate's sum goes through. The hard one is jax.nn's, relu6(x + 3) / 6 (Courbariaux et al. 2015); relu is no gate
 # at all, for it may amplify.
 ACTIVATIONS: dict[str, Callable] = {'sigmoid': jax.nn.sigmoid, 'hard_sigmoid': jax.nn.hard_sigmoid, 'relu': jax.nn.relu}
+
+
+# Gates are made again in the backward pass: a scan would keep them, and factors of their slopes, of every step.
+again = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 def rnn_step(cell: 'Cell', carry: Carry, projected_BG: jax.Array, weights: Weights,
@@ -61,9 +66,8 @@ def lstm_step(cell: 'Cell', carry: Carry, projected_BG: jax.Array, weights: Weig
         return (cell_BH, hidden_BH), {'input_gate': i, 'forget_gate': f, 'candidate': g, 'output_gate': o,
                                       'cell': cell_BH, 'hidden': hidden_BH}
 
-    # Made again in the backward pass: a scan would keep gates, and factors of their slopes, of every step.
-    if cell.normalisation == 'none':
-        gated = jax.checkpoint(gated, prevent_cse=False)
+    if cell.normalisation == 'none':  # what `norm` notes could not leave a function that is run again
+        gated = again(gated)
     return gated(projected_BG + recurrent_BG, cell_BH)
 
 
@@ -84,15 +88,26 @@ def gru_step(cell: 'Cell', carry: Carry, projected_BG: jax.Array, weights: Weigh
     H = hidden_BH.shape[-1]
     gates, candidate = slice(0, 2 * H), slice(2 * H, 3 * H)
     recurrent_BG = multiply(hidden_BH, weights['recurrent'])
-    gates_BG = projected_BG[:, gates] + norm('recurrent', recurrent_BG[:, gates], gates)
-    r, z = jnp.split(gates_BG, 2, axis=-1)
-    r, z = cell.gate('reset', r), cell.gate('update', z, removed=0.0)
+    reset_BH, update_BH = jnp.split(projected_BG[:, gates] + norm('recurrent', recurrent_BG[:, gates], gates), 2,
+                                    axis=-1)
+
+    @again
+    def kept(reset_BH, x_BH):
+        r = cell.gate('reset', reset_BH)
+        return r * x_BH, r
+
+    @again
+    def gated(update_BH, sum_BH, hidden_BH):
+        z, candidate_BH = cell.gate('update', update_BH, removed=0.0), jnp.tanh(sum_BH)
+        return z * hidden_BH + (1.0 - z) * candidate_BH, z, candidate_BH
+
     if 'recurrent_bias' in weights:
-        inner_BH = r * (norm('recurrent', recurrent_BG[:, candidate], candidate) + weights['recurrent_bias'])
+        inner_BH, r = kept(reset_BH, norm('recurrent', recurrent_BG[:, candidate], candidate)
+                           + weights['recurrent_bias'])
     else:
-        inner_BH = norm('recurrent', multiply(r * hidden_BH, weights['recurrent_candidate']), candidate)
-    candidate_BH = jnp.tanh(projected_BG[:, candidate] + inner_BH)
-    hidden_BH = z * hidden_BH + (1.0 - z) * candidate_BH
+        kept_BH, r = kept(reset_BH, hidden_BH)
+        inner_BH = norm('recurrent', multiply(kept_BH, weights['recurrent_candidate']), candidate)
+    hidden_BH, z, candidate_BH = gated(update_BH, projected_BG[:, candidate] + inner_BH, hidden_BH)
     return (hidden_BH,), {'reset_gate': r, 'update_gate': z, 'candidate': candidate_BH, 'hidden': hidden_BH}
 
 
