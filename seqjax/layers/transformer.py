@@ -50,8 +50,8 @@ class Residual(nn.Module):
         return y_BTD if self.norm == 'before' else norm(y_BTD, real_BT)
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each a residual sub-layer. A scan's body: the carry is x_BSD."""
+class Layer(nn.Module):
+    """What a layer of an encoder and one of a decoder share: their options and, by name, their parts."""
 
     num_heads: int
     feedforward_size: int
@@ -63,41 +63,42 @@ class EncoderLayer(nn.Module):
     residual: bool = True
     scale: bool = True
 
+    def attention(self, kind: type[nn.Module], name: str) -> nn.Module:
+        """An attention of that kind, with this layer's options."""
+        return kind(self.num_heads, self.attention_dropout, self.dtype, self.scale, name=name)
+
+    def position_wise(self) -> nn.Module:
+        """The feed-forward sub-layer, at each position by itself."""
+        return FeedForward(self.feedforward_size, self.dtype, name='feedforward')
+
+    def around(self, name: str) -> nn.Module:
+        """What surrounds the sub-layer of that name."""
+        return Residual(self.norm, self.dropout, self.dtype, self.normalisation, self.residual, name=f'{name}_residual')
+
+
+class EncoderLayer(Layer):
+    """Self-attention and feed-forward, each a residual sub-layer. A scan's body: the carry is x_BSD."""
+
     @nn.compact
     def __call__(self, x_BSD: jax.Array, mask_BTS: jax.Array,
                  relative: Relative = Relative(), by: Unpadding | None = None) -> tuple[jax.Array, None]:
         """Maps (B, S, D) to (B, S, D), or tokens without padding, (N, D), where `by` says where they are."""
-        attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, self.scale,
-                                  name='self_attention')
-        feedforward = FeedForward(self.feedforward_size, self.dtype, name='feedforward')
-
-        def residual(name):
-            return Residual(self.norm, self.dropout, self.dtype, self.normalisation, self.residual, name=name)
-
+        attention, feedforward = self.attention(SelfAttention, 'self_attention'), self.position_wise()
         real_BS = mask_BTS.any(axis=1)
-        x_BSD = residual('self_attention_residual')(x_BSD, lambda x: attention(
-            x, mask_BTS, relative=relative, by=by)[0], real_BS)
-        x_BSD = residual('feedforward_residual')(x_BSD, feedforward, real_BS)
+        x_BSD = self.around('self_attention')(x_BSD, lambda x: attention(x, mask_BTS, relative=relative, by=by)[0],
+                                              real_BS)
+        x_BSD = self.around('feedforward')(x_BSD, feedforward, real_BS)
         self.sow('intermediates', 'hidden', x_BSD)
         return x_BSD, None
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(Layer):
     """Causal self-attention, attention on the source, feed-forward. A scan's body: the carry is x_BTD.
 
     With `cross` False the source is the beginning of the same sequence, as in decoder-only translation: self-attention
     reads its keys and values beside the target's own, and there is no other attention.
     """
 
-    num_heads: int
-    feedforward_size: int
-    norm: str
-    dropout: float
-    attention_dropout: float = 0.0
-    dtype: str = 'float32'
-    normalisation: str = 'layer'
-    residual: bool = True
-    scale: bool = True
     cross: bool = True
 
     @nn.compact
@@ -121,24 +122,17 @@ class DecoderLayer(nn.Module):
           (B, H, S, K), where it is the source; else None.
         """
         kept = None
-        attention = SelfAttention(self.num_heads, self.attention_dropout, self.dtype, self.scale,
-                                  name='self_attention')
-        feedforward = FeedForward(self.feedforward_size, self.dtype, name='feedforward')
-
-        def residual(name):
-            return Residual(self.norm, self.dropout, self.dtype, self.normalisation, self.residual, name=name)
+        attention, feedforward = self.attention(SelfAttention, 'self_attention'), self.position_wise()
 
         def attend(x):
             nonlocal kept
             y, kept = attention(x, mask_BTL, cache, relative, None if self.cross else memory_kv, by)
             return y
 
-        x_BTD = residual('self_attention_residual')(x_BTD, attend, real_BT)
+        x_BTD = self.around('self_attention')(x_BTD, attend, real_BT)
         if self.cross:
-            cross = CrossAttention(self.num_heads, self.attention_dropout, self.dtype, self.scale,
-                                   name='cross_attention')
-            x_BTD = residual('cross_attention_residual')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS, by),
-                                                         real_BT)
-        x_BTD = residual('feedforward_residual')(x_BTD, feedforward, real_BT)
+            cross = self.attention(CrossAttention, 'cross_attention')
+            x_BTD = self.around('cross_attention')(x_BTD, lambda x: cross(x, *memory_kv, memory_mask_BS, by), real_BT)
+        x_BTD = self.around('feedforward')(x_BTD, feedforward, real_BT)
         self.sow('intermediates', 'hidden', x_BTD)
         return x_BTD, kept if cache is not None or memory_kv is None else None
