@@ -36,7 +36,7 @@ class Experiment:
         self._check_kinds()
 
     def _check_kinds(self) -> None:
-        """What goes with some models only: an optimizer that counts, a decoding of phrases, batches without padding."""
+        """A model that counts has an optimizer that counts, one that searches phrases a decoding of phrases."""
         for group, kind in (('optimizer', 'learner'), ('decoding', 'searches')):
             wanted, got = (getattr(part, kind) for part in (self.model, getattr(self, group)))
             if wanted != got:
@@ -47,9 +47,6 @@ class Experiment:
             if self.model.learner == 'counts' and value != off:
                 raise UserError(f'--task.{name}={value} is not read by {type(self.model).__name__}, which learns by '
                                 f'counting; set it to {off}')
-        if self.training.unpad and not self.model.unpads:
-            raise UserError(f'--training.unpad=true: this {type(self.model).__name__} keeps its padding; leave the '
-                            'flag out')
 
     def replace(self, group: str, **values) -> 'Experiment':
         """A copy in which fields of one group have other values."""

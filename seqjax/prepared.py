@@ -84,8 +84,8 @@ def prepare(experiment: Experiment, codec: Codec) -> Prepared:
     """Fills in what the data tells and chooses the devices. Touches no parameter.
 
     Raises:
-      UserError: sizes that do not fit each other, outputs longer than the model's positions, batches that do not
-        split over the devices, or that cannot be without padding there.
+      UserError: sizes that do not fit each other, outputs longer than the model's positions, or batches that do not
+        split over the devices.
     """
     experiment = experiment.sized(**experiment.task.sizes(codec))
     training, longest, limit = experiment.training, experiment.decoding.max_length, experiment.model.target_limit()
@@ -95,16 +95,22 @@ def prepare(experiment: Experiment, codec: Codec) -> Prepared:
     placement = Placement(training.parallel, training.mesh, experiment.model.partition_rules())
     placement.check_batch('--training.batch_size', training.batch_size, training.accumulate)
     placement.check_batch('--decoding.batch_size', experiment.decoding.batch_size)
-    if training.unpad and not placement.rows_at_home:
-        raise UserError('--training.unpad=true: under jit over several devices batches keep their padding; take '
-                        '--training.parallel=pmap or shard_map, or leave the flag out')
     return Prepared(experiment, placement)
 
 
 def plan_batches(experiment: Experiment, data: Data, placement: Placement) -> Batches:
-    """The training batches: number n is a pure function of the seed and n."""
-    training = experiment.training
-    unpad = training.unpad is not False and experiment.model.unpads and placement.rows_at_home
+    """The training batches: number n is a pure function of the seed and n.
+
+    Raises:
+      UserError: they are to be without padding, and cannot.
+    """
+    training, model = experiment.training, experiment.model
+    if training.unpad and not model.unpads:
+        raise UserError(f'--training.unpad=true: this {type(model).__name__} keeps its padding; leave the flag out')
+    if training.unpad and not placement.rows_at_home:
+        raise UserError('--training.unpad=true: under jit over several devices batches keep their padding; take '
+                        '--training.parallel=pmap or shard_map, or leave the flag out')
+    unpad = training.unpad is not False and model.unpads and placement.rows_at_home
     return Batches(*data.ids['train'], training.batch_size, data.codec.shapes, training.seed,
                    (placement.batch_shards, training.accumulate) if unpad else None)
 

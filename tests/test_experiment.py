@@ -42,8 +42,6 @@ def refusal(make):
     (dict(training=Training(batch_size=0)), '--training.batch_size=0 must be at least 1'),
     (dict(training=Training(steps=None)), '--training.steps=none and --training.epochs=none'),
     (dict(training=Training(batch_size=10, accumulate=3)), '--training.accumulate=3 does not divide'),
-    (dict(model=Transformer(**SMALL, causal=False), training=Training(unpad=True)),
-     '--training.unpad=true: this Transformer keeps its padding; leave the flag out'),
     (dict(decoding=Decoding(beam_size=0)), '--decoding.beam_size=0 must be at least 1'),
     (dict(decoding=Decoding(method='beam', beam_size=2, nbest=3)), 'decoding.nbest=3 is more than'),
     (dict(optimizer=Optimizer(schedule='inverse_sqrt')), 'schedule=inverse_sqrt with --optimizer.warmup_steps=0')])

@@ -109,11 +109,11 @@ def test_each_is_the_transpose_of_the_other():
     *((name, {}) for name in WITHOUT)])
 def test_who_needs_padding_keeps_it_and_says_so(name, fields):
     experiment = numerals(name).replace('task', **TEXT).replace('model', **fields)
-    with pytest.raises(UserError, match=r'--training\.unpad=true: this .* keeps its padding'):
-        experiment.replace('training', unpad=True)
     data = experiment.task.prepare()
     ready = prepare(experiment.replace('training', mesh='data=1'), data.codec)
     assert plan_batches(experiment, data, ready.placement).batch(0).room is None
+    with pytest.raises(UserError, match=r'--training\.unpad=true: this .* keeps its padding'):
+        plan_batches(experiment.replace('training', unpad=True), data, ready.placement)
 
 
 def test_padding_stays_where_it_is_asked_for_and_where_rows_are_spread():

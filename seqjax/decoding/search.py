@@ -17,7 +17,7 @@ class Hypotheses(NamedTuple):
     tokens_BKT: jax.Array  # int32, PAD after EOS; without EOS where max_length cut the hypothesis
     scores_BK: jax.Array  # float32, the log probability divided by the length penalty of beam search
     log_probs_BK: jax.Array  # float32, log p(tokens | source), EOS included
-    done_B: jax.Array | None = None  # rows in which a greater `max_length` would change nothing
+    done_B: jax.Array | None = None  # rows in which a greater `max_length` would change nothing; None: not known
 
 
 def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, max_length: int,
@@ -45,9 +45,8 @@ def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, ma
     filler_B = (source_BS == PAD).all(axis=1)
 
     if decoding.method == 'beam':
-        found = beam(step, carry, follow, filler_B, K, decoding.length_penalty, max_length)
-        tokens_BKT, scores_BK, log_probs_BK = (x[:, :decoding.nbest] for x in found[:3])
-        done_B = found[3]
+        *found, done_B = beam(step, carry, follow, filler_B, K, decoding.length_penalty, max_length)
+        tokens_BKT, scores_BK, log_probs_BK = (x[:, :decoding.nbest] for x in found)
     else:
         if decoding.method == 'greedy':
             tokens_BT, log_probs_B, done_B = greedy(step, carry, filler_B, max_length)

@@ -104,8 +104,8 @@ def _found(trial: Trial, folder: Folder) -> Found:
     files = {name: stored(home / f'{name}.json', {}) for name in ('config', 'summary')}
     # The study's clock has not seen what a run took that was trained before; the run's own, nothing of its stops.
     clock = files['summary'].get('time', {})
-    files['seconds'] = max([folder.seconds(trial.name) or 0.0, *(
-        clock.get(part) or 0.0 for part in ('seconds_in_all', 'training_seconds'))])
+    files['seconds'] = max(folder.seconds(trial.name), *(
+        clock.get(part) or 0.0 for part in ('seconds_in_all', 'training_seconds')))
     state = folder.state(trial.name)
     if state == 'failed':
         return Found(trial, home, 'failed', ' '.join(folder.reason(trial.name).split()) or 'no reason given', **files)
