@@ -149,9 +149,19 @@ def decoding() -> list[Item]:
     return found
 
 
+def in_bfloat16(item: Item) -> Item:
+    """The item with products in bfloat16, of the sides that can, and ours in float32 besides."""
+    sides = [side for side in item.sides if side.name not in ('torch.compile', 'joeynmt')]
+    ours = sides[0]._replace(name='ours float32', options=sides[0].options | {'dtype': 'float32'})
+    return dataclasses.replace(item, name=f'{item.name}.bfloat16', shape=item.shape | {'dtype': 'bfloat16'},
+                               sides=(sides[0], ours, *sides[1:]), quick=False)
+
+
 def items() -> list[Item]:
     """All that is measured with workers that take turns, in order."""
-    return training() + products() + decoding()
+    found = training() + products() + decoding()
+    return found + [in_bfloat16(item) for item in found
+                    if item.name.startswith(('training.transformer', 'training.lstm', 'decoding'))]
 
 
 def selected(known: Mapping[str, Any], only: str, quick: bool) -> list[str]:

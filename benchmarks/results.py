@@ -46,6 +46,8 @@ def fastest(item: Mapping[str, Any]) -> str | None:
 
 def goal(name: str, side: str) -> float | None:
     """How many times as fast as `side` the item is to be on the CPU; None: nothing was said."""
+    if name.endswith('.bfloat16'):
+        return None
     if name.startswith('training.'):
         return 1.3
     if name.startswith('decoding.beam'):
@@ -61,15 +63,15 @@ def same_parameters(item: Mapping[str, Any]) -> str:
     return ', '.join(f'{name} {count:,}' for name, count in counts.items())
 
 
-def share(item: Mapping[str, Any], suffix: str = '') -> Middle | None:
+def share(item: Mapping[str, Any]) -> Middle | None:
     """The part of the matmul ceiling that training reaches, turn by turn, in model FLOPs; None: not measured.
 
     What is done for padding outside attention does not count, nor work that is done again. The ceiling is that of the
     same repeat.
     """
     sides = measured(item)
-    if f'ours{suffix}' not in sides or f'matmul{suffix}' not in sides or 'layers' not in item['shape']:
+    if 'ours' not in sides or 'matmul' not in sides or 'layers' not in item['shape']:
         return None
-    ours, ceiling = sides[f'ours{suffix}'], sides[f'matmul{suffix}']
+    ours, ceiling = sides['ours'], sides['matmul']
     step = model_flops(**item['shape'])
     return middle([step * tokens / ours['tokens'] / peak for tokens, peak in zip(ours['values'], ceiling['values'])])

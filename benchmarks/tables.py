@@ -60,19 +60,19 @@ def ceiling(chosen: Mapping[str, Any]) -> str:
     """The share of the matmul ceiling, a row for each width, dropout and dtype."""
     rows = []
     for item in chosen.values():
-        for suffix in ('', ' bfloat16'):
-            found = results.share(item, suffix)
-            if found is None:
-                continue
-            peak = results.middle(item['sides'][f'matmul{suffix}']['values'])
-            device = item['sides'][f'ours{suffix}']['device_kind']
-            shape = item['shape']
-            goal = '' if shape['width'] != 512 or device != 'cpu' else '60 %: ' + (
-                'met' if found.median >= 0.6 else 'missed')
-            rows.append([f'{shape["width"]}{suffix}', str(shape['dropout']), device,
-                         number(results.model_flops(**shape) / 1e9), spread(results.Middle(*(v / 1e9 for v in peak))),
-                         spread(results.Middle(*(100 * v for v in found)), ' %'), goal])
-    return grid(['width', 'dropout', 'device', 'model GFLOPs a step', 'ceiling, GFLOP/s', 'share', 'goal'], rows)
+        found = results.share(item)
+        if found is None:
+            continue
+        peak = results.middle(item['sides']['matmul']['values'])
+        device, shape = item['sides']['ours']['device_kind'], item['shape']
+        dtype = shape.get('dtype', 'float32')
+        goal = '' if (shape['width'], device, dtype) != (512, 'cpu', 'float32') else '60 %: ' + (
+            'met' if found.median >= 0.6 else 'missed')
+        rows.append([str(shape['width']), str(shape['dropout']), dtype, device,
+                     number(results.model_flops(**shape) / 1e9), spread(results.Middle(*(v / 1e9 for v in peak))),
+                     spread(results.Middle(*(100 * v for v in found)), ' %'), goal])
+    head = ['width', 'dropout', 'dtype', 'device', 'model GFLOPs a step', 'ceiling, GFLOP/s', 'share', 'goal']
+    return grid(head, rows)
 
 
 def multiplied(chosen: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Speed beside the programs that people would use instead: one run, one machine, ours and theirs in turn.
 
     python -m benchmarks.peers                                  # once: their environment, .cache/peers
-    python -m benchmarks.translation                            # all: about 20 minutes on two idle cores
+    python -m benchmarks.translation                            # all: about 30 minutes on two idle cores
     python -m benchmarks.translation --quick                    # an item of each kind: two minutes
     python -m benchmarks.translation --only=training.transformer,decoding.beam.64
     python -m benchmarks.tables docs/performance.md runs/benchmarks/translation.json
@@ -16,7 +16,6 @@ neither side.
 """
 
 import argparse
-import dataclasses
 import datetime
 import json
 import os
@@ -111,13 +110,6 @@ def measure(item: items.Item, workers: Any, repeats: int, turn: float, without: 
     return found
 
 
-def on_accelerator(item: items.Item) -> items.Item:
-    """The item with our side in bfloat16 besides, and the ceiling in it."""
-    more = tuple(side._replace(name=f'{side.name} bfloat16', options=side.options | {'dtype': 'bfloat16'})
-                 for side in item.sides if side.name in ('ours', 'torch', 'matmul'))
-    return dataclasses.replace(item, sides=item.sides + more)
-
-
 def show(name: str, result: dict[str, Any], say: Callable[[str], None] = print) -> None:
     """One line a side."""
     say(f'{name} ({result["unit"]}; {result["shape"]}; load {result["load"][0]:.1f} to {result["load"][1]:.1f}, '
@@ -162,8 +154,6 @@ def main() -> int:
             if isinstance(item, start.Timed):
                 sides = item.measure(1 if options.quick else repeats, options.threads)
             else:
-                if workers['ours'] and workers.abouts['ours']['device'] != 'cpu':
-                    item = on_accelerator(item)
                 sides = measure(item, workers, repeats, turn, without)
             results[name] = {
                 'unit': item.unit, 'shape': item.shape, 'note': item.note, 'sides': sides, 'repeats': repeats,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import translation
+from benchmarks import items, translation
 from benchmarks.items import Item, Side
 from benchmarks.protocol import Failed, Worker
 
@@ -112,7 +112,9 @@ def test_sides_take_turns_and_the_order_turns_round():
     assert turns == ['a', 'b', 'd', 'b', 'a']
 
 
-def test_an_accelerator_has_our_side_in_bfloat16_too():
-    item = Item('some', 'steps', {}, (Side('ours', 'a', 'k', {'model': 'm'}), Side('joeynmt', 'b', 'k')))
-    assert translation.on_accelerator(item).sides[2:] == (
-        Side('ours bfloat16', 'a', 'k', {'model': 'm', 'dtype': 'bfloat16'}),)
+def test_an_item_in_bfloat16_has_ours_in_float32_besides():
+    item = Item('some', 'steps', {'width': 2}, (Side('ours', 'a', 'k', {'model': 'm'}), Side('joeynmt', 'b', 'k'),
+                                                Side('torch', 'c', 'k')), quick=True)
+    assert items.in_bfloat16(item) == Item('some.bfloat16', 'steps', {'width': 2, 'dtype': 'bfloat16'}, (
+        Side('ours', 'a', 'k', {'model': 'm'}), Side('ours float32', 'a', 'k', {'model': 'm', 'dtype': 'float32'}),
+        Side('torch', 'c', 'k')))

@@ -1,5 +1,8 @@
 """Products with weights and between rows: values and gradients are those of the plain product, in either dtype."""
 
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from flax import linen as nn
 from jax.test_util import check_grads
 
 from seqjax.layers import products
+from seqjax.layers.steps import multiply, over_time
 
 RNG = np.random.default_rng(0)
 X, KERNEL, TABLE = (RNG.normal(size=shape).astype(np.float32) for shape in ((2, 3, 4), (4, 5), (6, 4)))
@@ -43,14 +47,84 @@ def test_each_with_each_and_weighted_sums():
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_bfloat16_between_rows():
-    x, y = jnp.ones((2, 3, 4), jnp.bfloat16), jnp.ones((2, 5, 4), jnp.bfloat16)
-    scores, pull = jax.vjp(products.similarities, x, y)
-    assert scores.dtype == 'float32'
-    assert {slope.dtype.name for slope in pull(jnp.ones_like(scores))} == {'bfloat16'}
-    mixed, pull = jax.vjp(products.mixtures, scores.astype('bfloat16'), y)
-    assert mixed.dtype == 'bfloat16'
-    assert {slope.dtype.name for slope in pull(jnp.ones_like(mixed))} == {'bfloat16'}
+def across(x):
+    return np.swapaxes(x, -1, -2)
+
+
+def flat(x):
+    return x.reshape(-1, x.shape[-1])
+
+
+# Name, the shapes of both factors, and in numpy the product and its two gradients.
+PRODUCTS = {
+    'matmul, wider': (products.matmul, (2, 9, 16), (16, 24), np.matmul,
+                      lambda x, y, s: (s @ y.T, flat(x).T @ flat(s))),
+    'matmul, narrower': (products.matmul, (2, 9, 24), (24, 16), np.matmul,
+                         lambda x, y, s: (s @ y.T, flat(x).T @ flat(s))),
+    'logits': (products.logits, (18, 16), (40, 16), lambda x, y: x @ y.T, lambda x, y, s: (s @ y, s.T @ x)),
+    'similarities': (products.similarities, (2, 3, 9, 16), (2, 3, 10, 16), lambda x, y: x @ across(y),
+                     lambda x, y, s: (s @ y, across(s) @ x)),
+    'mixtures': (products.mixtures, (2, 3, 9, 10), (2, 3, 10, 16), np.matmul,
+                 lambda x, y, s: (s @ across(y), across(x) @ s)),
+    'shifted': (products.shifted, (2, 9, 16), (16,), np.add, lambda x, y, s: (s, flat(s).sum(axis=0)))}
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'gpu'])
+@pytest.mark.parametrize('name', PRODUCTS)
+def test_in_bfloat16_values_and_gradients_are_float64s_rounded_once(monkeypatch, name, platform):
+    """Of factors that bfloat16 holds: what is added up in float32 is off by no more than the rounding of the result."""
+    function, left, right, value, gradients = PRODUCTS[name]
+    x, y = (jnp.asarray(RNG.normal(size=shape), jnp.bfloat16) for shape in (left, right))
+    exact = value(np.asarray(x, float), np.asarray(y, float))
+    slope = jnp.asarray(RNG.normal(size=exact.shape), jnp.bfloat16)
+    monkeypatch.setattr(jax, 'default_backend', lambda: platform)
+    out, pull = jax.vjp(jax.jit(lambda x, y: function(x, y)), x, y)
+    assert out.dtype == ('float32' if name in ('logits', 'similarities') else 'bfloat16')
+    wanted = exact, *gradients(*(np.asarray(a, float) for a in (x, y, slope)))
+    for ours, theirs in zip((out, *pull(slope.astype(out.dtype))), wanted, strict=True):
+        step = 2.0 ** -8 if ours.dtype == jnp.bfloat16 else 2.0 ** -20
+        np.testing.assert_allclose(np.asarray(ours, float), theirs, rtol=step, atol=step / 2)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor does (AMX, on Linux)."""
+    try:
+        return 'amx_bf16' in pathlib.Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason='a processor without AMX')
+@pytest.mark.parametrize('name', [name for name in PRODUCTS if name != 'shifted'])
+def test_no_factor_in_bfloat16_is_made_float32_ahead_of_its_product(name):
+    function, left, right, *_ = PRODUCTS[name]
+    x, y = (jnp.ones(shape, jnp.bfloat16) for shape in (left, right))
+    slope = jnp.ones(jax.eval_shape(function, x, y).shape, jax.eval_shape(function, x, y).dtype)
+    text = jax.jit(lambda x, y, slope: jax.vjp(function, x, y)[1](slope)).lower(x, y, slope).compile().as_text()
+    found = factors_of_products(text)
+    assert len(found) == 2
+    assert set(found) == {('bf16', 'bf16')}
+
+
+def factors_of_products(text):
+    """The types of both factors of each product in a compiled program."""
+    kinds = dict(re.findall(r'%([\w.-]+) = (\w+)\[', text)) | dict(re.findall(r'%?([\w.-]+): (\w+)\[', text))
+    return [tuple(kinds[name] for name in pair) for pair in re.findall(r' dot\(%([\w.-]+), %([\w.-]+)\)', text)]
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason='a processor without AMX')
+def test_steps_over_time_multiply_bfloat16_on_the_way_back_too():
+    def total(kernel, start, inputs):
+        def step(carry, now, kernels):
+            return jnp.tanh(now + multiply(carry, kernels['recurrent'])), carry
+
+        return over_time(step, start, inputs, {'recurrent': kernel})[0].sum()
+
+    text = jax.jit(jax.grad(total)).lower(jnp.ones((16, 16), jnp.bfloat16), jnp.ones((9, 16)),
+                                          jnp.ones((9, 4, 16))).compile().as_text()
+    found = factors_of_products(text)
+    assert len(found) == 3
+    assert set(found) == {('bf16', 'bf16')}
 
 
 @pytest.mark.parametrize('dtype', [None, 'float32'])
@@ -62,8 +136,13 @@ def test_bfloat16_keeps_the_dtypes(dtype):
     assert products.logits(x, jnp.asarray(TABLE, jnp.bfloat16)).dtype == 'float32'
 
 
-def test_dense_is_flax_dense():
-    ours, theirs = products.Dense(5, name='dense'), nn.Dense(5, name='dense')
+@pytest.mark.parametrize('fields', [{}, dict(use_bias=False), dict(dtype='bfloat16')], ids=str)
+def test_dense_is_flax_dense(fields):
+    ours, theirs = products.Dense(5, **fields, name='dense'), nn.Dense(5, **fields, name='dense')
     params = theirs.init(jax.random.key(0), X)
-    assert jax.tree.structure(params) == jax.tree.structure(ours.init(jax.random.key(0), X))
+    jax.tree.map(np.testing.assert_array_equal, params, ours.init(jax.random.key(0), X))
+    params = jax.tree.map(lambda x: x + 0.25, params)  # a bias that is not 0
     np.testing.assert_array_equal(ours.apply(params, X), theirs.apply(params, X))
+    gradients = [jax.grad(lambda params, model: jnp.square(model.apply(params, X)).sum().astype(jnp.float32))(
+        params, model) for model in (ours, theirs)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.02 if 'dtype' in fields else 1e-6), *gradients)

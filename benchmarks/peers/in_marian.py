@@ -45,11 +45,11 @@ def sources(shape):
     return translate(source, shape['words']), source != items.PAD
 
 
-def generate(beam, target_length, **shape):
+def generate(beam, target_length, dtype='float32', **shape):
     """Hugging Face's `generate`."""
     model = marian(**shape)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model.to(device)
+    model.to(device, getattr(torch, dtype))
     ids, mask = (torch.from_numpy(x).to(device) for x in sources(shape))
 
     def call(times):
@@ -78,15 +78,15 @@ def converted(model, folder):
     return pieces
 
 
-def ctranslate(beam, target_length, **shape):
-    """CTranslate2's `translate_batch` in float32."""
+def ctranslate(beam, target_length, dtype='float32', **shape):
+    """CTranslate2's `translate_batch`."""
     model = marian(**shape)
     folder = tempfile.mkdtemp()
     pieces = converted(model, folder)
     ids, mask = sources(shape)
     lines = [[pieces[i] for i in row[there]] for row, there in zip(ids, mask)]
     device = 'cuda' if ctranslate2.get_cuda_device_count() else 'cpu'
-    translator = ctranslate2.Translator(folder, device=device, compute_type='float32', inter_threads=1,
+    translator = ctranslate2.Translator(folder, device=device, compute_type=dtype, inter_threads=1,
                                         intra_threads=THREADS)
 
     def call(times):

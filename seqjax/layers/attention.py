@@ -97,20 +97,21 @@ class SelfAttention(nn.Module):
         if cache is not None:
             keys_BHKM, values_BHMK, slot = cache
             kept = write(keys_BHKM, values_BHMK, k_BHTK, v_BHTK, slot)
-            k_BHTK, v_BHTK = kept[0].swapaxes(2, 3), kept[1]
+            q_BHTK, k_BHTK, v_BHTK = q_BHTK.astype(kept[0].dtype), kept[0].swapaxes(2, 3), kept[1]
         else:
             kept = k_BHTK, v_BHTK
         S = 0
         if prefix is not None:
             S = prefix[0].shape[2]
-            k_BHTK, v_BHTK = (jnp.concatenate([old, new], axis=2) for old, new in zip(prefix, (k_BHTK, v_BHTK)))
+            k_BHTK, v_BHTK = (jnp.concatenate([old.astype(new.dtype), new], axis=2)
+                              for old, new in zip(prefix, (k_BHTK, v_BHTK)))
         context_BHTK, weights_BHTS = dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask_BTS, Dropout(self.dropout),
                                                            relative.bias_BHTS, self.scale)
         if prefix is not None:
             self.sow('intermediates', 'cross_attention', weights_BHTS[..., :S])
         self.sow('intermediates', 'self_attention', weights_BHTS[..., S:])
-        out_DD = self.param('output', projection_init(), (width, width))
-        return matmul(unpad(heads_joined(context_BHTK), by), out_DD.astype(self.dtype)), kept
+        out_DD = self.param('output', projection_init(), (width, width)).astype(self.dtype)
+        return matmul(unpad(heads_joined(context_BHTK), by).astype(self.dtype), out_DD), kept
 
 
 class CrossAttention(nn.Module):

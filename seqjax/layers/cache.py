@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from seqjax.layers.products import on_cpu
+
 # 'keys' (B, H, K, M), as their product with queries reads them, and 'values' (B, H, M, K) for each layer; 'position'
 # (B,); with several places 'path' (B, P, L), and 'position' (), for then all rows walk in step.
 Cache = dict[str, Any]
@@ -26,8 +28,12 @@ class Slots(NamedTuple):
 
 
 def empty(layers: int, rows: int, heads: int, size: int, length: int, dtype: Any, places: int = 1) -> Cache:
-    """A cache in which every row has room for `length` tokens at each of its places."""
-    slots = length * places
+    """A cache in which every row has room for `length` tokens at each of its places.
+
+    On a CPU it is float32 whatever the dtype, for there bfloat16 is multiplied and not written: every step would make
+    all of a layer's keys and values float32, and bfloat16 again.
+    """
+    slots, dtype = length * places, 'float32' if on_cpu() else dtype
     cache = {'keys': (jnp.zeros((rows, heads, size, slots), dtype),) * layers,
              'values': (jnp.zeros((rows, heads, slots, size), dtype),) * layers}
     if places == 1:
@@ -61,8 +67,8 @@ def write(keys_BHKM: jax.Array, values_BHMK: jax.Array, k_BHTK: jax.Array, v_BHT
     """A layer's keys and values with those of T tokens at their `Slots.slot`.
 
     Of slots of each row, what lies past the end is dropped; where they are alike, all have to be there.
-
     """
+    k_BHTK, v_BHTK = k_BHTK.astype(keys_BHKM.dtype), v_BHTK.astype(values_BHMK.dtype)
     if slot.ndim == 0:
         return (jax.lax.dynamic_update_slice_in_dim(keys_BHKM, k_BHTK.swapaxes(2, 3), slot, axis=3),
                 jax.lax.dynamic_update_slice_in_dim(values_BHMK, v_BHTK, slot, axis=2))

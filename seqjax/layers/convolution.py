@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from seqjax.layers.attention import masked_softmax
 from seqjax.layers.dropout import Dropout
-from seqjax.layers.products import mixtures, similarities
+from seqjax.layers.products import matmul, mixtures, similarities
 
 # The sum of two things of one variance has twice that variance (section 3.4).
 HALF_VARIANCE = 0.5 ** 0.5
@@ -21,7 +21,7 @@ def convolve(x_BTD: jax.Array, kernel_KDE: jax.Array) -> jax.Array:
     # CPU falls back to a plain loop, a hundred times slower.
     length = x_BTD.shape[1] - kernel_KDE.shape[0] + 1
     x_BTD = x_BTD.astype(kernel_KDE.dtype)
-    return sum(x_BTD[:, k:k + length] @ kernel_DE for k, kernel_DE in enumerate(kernel_KDE))
+    return sum(matmul(x_BTD[:, k:k + length], kernel_DE) for k, kernel_DE in enumerate(kernel_KDE))
 
 
 def gated(x_BT2D: jax.Array) -> jax.Array:

@@ -13,14 +13,24 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from seqjax.layers.products import low, product, transposed, turned
+
 Kernel = jax.Array | Callable[[jax.Array], jax.Array]
 
 
 def multiply(x: jax.Array, kernel: Kernel) -> jax.Array:
     """x @ kernel in the dtype of `kernel`, added up in float32; a kernel of `over_time` does it itself."""
-    if callable(kernel):
-        return kernel(x)
-    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
+    return kernel(x) if callable(kernel) else product(x.astype(kernel.dtype), kernel, 'float32')
+
+
+@jax.custom_vjp
+def _multiply(x: jax.Array, kernel_KN: jax.Array, turned_NK: jax.Array) -> jax.Array:
+    """`multiply`, with the kernel turned ahead of all steps for the way back, and no gradient by the kernel."""
+    return product(x, kernel_KN, 'float32')
+
+
+_multiply.defvjp(lambda x, kernel_KN, turned_NK: (_multiply(x, kernel_KN, turned_NK), turned_NK),
+                 lambda turned_NK, slope: (product(slope.astype(turned_NK.dtype), turned_NK), None, None))
 
 
 def over_time(step: Callable, carry: Any, inputs: Any, kernels: dict[str, jax.Array],
@@ -46,32 +56,40 @@ def over_time(step: Callable, carry: Any, inputs: Any, kernels: dict[str, jax.Ar
         """The step, with what it multiplies by each kernel, and something added to each result."""
         seen = {}
 
-        def product(name, x):
+        def multiplied(name, x):
             if name in seen:
                 raise ValueError(f'a step multiplies twice by {name}')
-            kernel = jax.lax.stop_gradient(kernels[name])
+            kernel, turned_NK = jax.lax.stop_gradient(kernels[name])
             seen[name] = x.reshape(-1, x.shape[-1]).astype(kernel.dtype)
-            return (multiply(seen[name], kernel) + added[name]).reshape(*x.shape[:-1], -1)
+            found = multiply(seen[name], kernel) if turned_NK is None else _multiply(seen[name], kernel, turned_NK)
+            return (found + added[name]).reshape(*x.shape[:-1], -1)
 
-        carry, outputs = step(carry, now, {name: functools.partial(product, name) for name in kernels})
+        carry, outputs = step(carry, now, {name: functools.partial(multiplied, name) for name in kernels})
         if missing := kernels.keys() - seen.keys():
             raise ValueError(f'no step multiplies by {", ".join(sorted(missing))}')
         return carry, (outputs, seen)
 
-    noted, closed = closed_over(noted, carry, jax.tree.map(lambda x: x[0], inputs), kernels, zeros)
+    def paired(kernels):
+        """Each kernel, and turned where the way back has no fast product but with that."""
+        return {name: (kernel, turned(kernel) if low(kernel) else None) for name, kernel in kernels.items()}
+
+    noted, closed = closed_over(noted, carry, jax.tree.map(lambda x: x[0], inputs), paired(kernels), zeros)
 
     # Not unrolled: an LSTM layer's gradient (H 512, B 128, T 20, 2 cores) took 213 ms; 229, 268, 349 at unroll 2, 4, 8.
     scan = functools.partial(jax.lax.scan, reverse=reverse)
 
     @jax.custom_vjp
     def run(kernels, carry, inputs, closed):
-        carry, (outputs, _) = scan(lambda carry, now: noted(closed, carry, now, kernels, zeros), carry, inputs)
+        pairs = paired(kernels)
+        carry, (outputs, _) = scan(lambda carry, now: noted(closed, carry, now, pairs, zeros), carry, inputs)
         return carry, outputs
 
     def forward(kernels, carry, inputs, closed):
+        pairs = paired(kernels)
+
         def with_added(carry, inputs, closed, added):
             def one(carry, now):
-                return noted(closed, carry, now[0], kernels, now[1])
+                return noted(closed, carry, now[0], pairs, now[1])
 
             carry, (outputs, seen) = scan(one, carry, (inputs, added))
             return (carry, outputs), seen
@@ -84,8 +102,8 @@ def over_time(step: Callable, carry: Any, inputs: Any, kernels: dict[str, jax.Ar
         pull, seen = kept
         *others, added = pull(slopes)
         # The slope of what was added to a result is that of the result.
-        return {name: x_TBK.reshape(-1, x_TBK.shape[-1]).T @ added[name].astype(x_TBK.dtype).reshape(
-            -1, added[name].shape[-1]) for name, x_TBK in seen.items()}, *others
+        return {name: product(transposed(x_TBK.reshape(-1, x_TBK.shape[-1])), added[name].astype(x_TBK.dtype).reshape(
+            -1, added[name].shape[-1])) for name, x_TBK in seen.items()}, *others
 
     run.defvjp(forward, backward)
     carry, outputs = run(kernels, carry, inputs, closed)

@@ -11,6 +11,7 @@ from seqjax.errors import UserError
 from seqjax.layers.cells import Cell
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.ngrams import Fold, Unfold, depth, span
+from seqjax.layers.products import Dense, logits
 from seqjax.layers.recurrence import Stack
 from seqjax.models.contract import Translator
 from seqjax.options import option
@@ -64,7 +65,7 @@ class RCTM(Translator):
         else:
             widest = next(r for r in range(2, 5) if span(r) == self.ngram)
             self.fold, self.unfold = Fold(widest, finish=False), Unfold(widest)
-            self.translation = nn.Dense(E, use_bias=False, dtype=self.dtype)
+            self.translation = Dense(E, use_bias=False, dtype=self.dtype)
         # [I S] [y; F] is I y + S F: the two matrices lie side by side in the first layer's input kernel.
         self.decoder = Stack(Cell(self.cell, H, self.forget_bias), 2 * E, self.num_layers, dropout=self.dropout,
                              dtype=self.dtype)
@@ -108,6 +109,5 @@ class RCTM(Translator):
         joins_BTE = jnp.take_along_axis(memory['columns'], where_BT[:, :, None], axis=1)
         inputs_BTE = jnp.concatenate([self.embed(self.target_embedding, tokens_BT), self.drop(joins_BTE)], axis=-1)
         hidden_BTH, states = self.decoder(inputs_BTE, None, carry['states'])
-        logits_BTV = jnp.einsum('BTH,VH->BTV', self.drop(hidden_BTH), self.output_embedding.astype(self.dtype),
-                                preferred_element_type=jnp.float32) + self.output_bias
-        return logits_BTV, {'states': states, 'position': carry['position'] + T}
+        logits_BTV = logits(self.drop(hidden_BTH), self.output_embedding.astype(self.dtype))
+        return logits_BTV + self.output_bias, {'states': states, 'position': carry['position'] + T}
