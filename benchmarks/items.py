@@ -151,9 +151,9 @@ def decoding() -> list[Item]:
 
 def in_bfloat16(item: Item) -> Item:
     """The item with products in bfloat16, of the sides that can, and ours in float32 besides."""
-    sides = [side for side in item.sides if side.name not in ('torch.compile', 'joeynmt')]
+    sides = [side for side in item.sides if side.name != 'joeynmt']
     ours = sides[0]._replace(name='ours float32', options=sides[0].options | {'dtype': 'float32'})
-    return dataclasses.replace(item, name=f'{item.name}.bfloat16', shape=item.shape | {'dtype': 'bfloat16'},
+    return dataclasses.replace(item, name=f'bfloat16.{item.name}', shape=item.shape | {'dtype': 'bfloat16'},
                                sides=(sides[0], ours, *sides[1:]), quick=False)
 
 

@@ -46,8 +46,6 @@ def fastest(item: Mapping[str, Any]) -> str | None:
 
 def goal(name: str, side: str) -> float | None:
     """How many times as fast as `side` the item is to be on the CPU; None: nothing was said."""
-    if name.endswith('.bfloat16'):
-        return None
     if name.startswith('training.'):
         return 1.3
     if name.startswith('decoding.beam'):

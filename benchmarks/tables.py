@@ -1,7 +1,7 @@
 """Writes what `benchmarks/translation.py` measured into a document: python -m benchmarks.tables DOCUMENT RESULTS
 
 A table stands between <!-- table:NAME --> and <!-- end table:NAME -->; what was there is replaced, and one that has no
-such place yet comes to the end. NAME: training, decoding, ceiling, products, start, plan, conditions.
+such place yet comes to the end. NAME: training, decoding, bfloat16, ceiling, products, start, plan, conditions.
 """
 
 import json
@@ -134,9 +134,11 @@ def conditions(chosen: Mapping[str, Any]) -> str:
     return '\n\n'.join(['\n'.join(where), ', '.join(versions), table])
 
 
-TABLES = {'training': ('training.', compared), 'decoding': ('decoding.', compared),
-          'ceiling': ('training.transformer.', ceiling), 'products': ('products.', multiplied),
-          'start': ('start.', started), 'plan': ('plan.', planned), 'conditions': ('', conditions)}
+# The beginnings of the names of the items that each table has, and what writes it.
+TABLES = {'training': ('training.', compared), 'decoding': ('decoding.', compared), 'bfloat16': ('bfloat16.', compared),
+          'ceiling': (('training.transformer.', 'bfloat16.training.transformer.'), ceiling),
+          'products': ('products.', multiplied), 'start': ('start.', started), 'plan': ('plan.', planned),
+          'conditions': ('', conditions)}
 
 
 def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:

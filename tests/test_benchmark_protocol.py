@@ -115,6 +115,6 @@ def test_sides_take_turns_and_the_order_turns_round():
 def test_an_item_in_bfloat16_has_ours_in_float32_besides():
     item = Item('some', 'steps', {'width': 2}, (Side('ours', 'a', 'k', {'model': 'm'}), Side('joeynmt', 'b', 'k'),
                                                 Side('torch', 'c', 'k')), quick=True)
-    assert items.in_bfloat16(item) == Item('some.bfloat16', 'steps', {'width': 2, 'dtype': 'bfloat16'}, (
+    assert items.in_bfloat16(item) == Item('bfloat16.some', 'steps', {'width': 2, 'dtype': 'bfloat16'}, (
         Side('ours', 'a', 'k', {'model': 'm'}), Side('ours float32', 'a', 'k', {'model': 'm', 'dtype': 'float32'}),
         Side('torch', 'c', 'k')))

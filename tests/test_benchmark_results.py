@@ -66,8 +66,10 @@ def test_items_are_chosen_by_name_beginning_or_pattern():
     known = {item.name: item for item in items.items()} | start.items()
     assert items.selected(known, '', False) == list(known)
     assert items.selected(known, 'training.transformer.256', False) == [
-        'training.transformer.256', 'training.transformer.256.nodrop', 'training.transformer.256.bfloat16',
-        'training.transformer.256.nodrop.bfloat16']
+        'training.transformer.256', 'training.transformer.256.nodrop']
+    assert items.selected(known, 'bfloat16.decoding', False) == [
+        'bfloat16.decoding.greedy.1', 'bfloat16.decoding.greedy.64', 'bfloat16.decoding.beam.1',
+        'bfloat16.decoding.beam.64']
     assert items.selected(known, 'training.trans', False) == []
     assert items.selected(known, 'decoding.*.1,plan.bahdanau', False) == [
         'decoding.greedy.1', 'decoding.beam.1', 'plan.bahdanau.256']
@@ -112,11 +114,13 @@ def test_tables_stand_between_their_marks(item, tmp_path):
     seconds = {'cached': [5.0, 4.0, 6.0], 'cold': [20.0, 21.0, 22.0], 'import jax': [1.0, 1.5, 1.0]}
     memory = dict(parameter_bytes=44, plan_parameter_bytes=44, plan_bytes=100 << 20, peak_bytes=130 << 20, values=[1.3])
     measured = {'training.transformer.512.nodrop': item,
+                'bfloat16.training.transformer.512': item | {'shape': item['shape'] | {'dtype': 'bfloat16'}},
                 'start.some': item | {'sides': {name: {'values': values, 'peak_bytes': 3 << 20 if name == 'cold' else 0}
                                                 for name, values in seconds.items()}},
                 'products.some': item | {'sides': {name: item['sides'][name] for name in ('ours', 'torch')}},
                 'plan.some': item | {'sides': {'ours': memory}}}
-    assert tables.write(document, measured) == ['training', 'ceiling', 'products', 'start', 'plan', 'conditions']
+    assert tables.write(document, measured) == ['training', 'bfloat16', 'ceiling', 'products', 'start', 'plan',
+                                                   'conditions']
     text = document.read_text()
     assert 'obsolete' not in text
     assert text.index('Prose.') > text.index('<!-- end table:training -->')
@@ -125,6 +129,8 @@ def test_tables_stand_between_their_marks(item, tmp_path):
     assert rows['on a GPU'].endswith('|  |  |')
     assert rows['broken'] == '|  | broken | failed | a/b |  |'
     assert '| 512 | 0.0 | float32 | cpu | ' in text
+    assert '| 512 | 0.0 | bfloat16 | cpu | ' in text
+    assert text.count('1.3: met') == 1, 'no goal is set in bfloat16'
     assert '| products.some | ours | 2e-07 (1e-07 to 3e-07) |  |' in text
     assert '|  | torch | 1e-07 (1e-07 to 2e-07) | 2 (0.5 to 3) |' in text
     assert '| start.some, cached | 5 (4 to 6) | 4 (2.5 to 5) | 3: missed |  |' in text
