@@ -1,5 +1,7 @@
 """Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,7 +9,7 @@ from flax import linen as nn
 from seqjax.layers.cache import write
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.positions import Relative, rotate
-from seqjax.layers.products import matmul, mixtures, similarities
+from seqjax.layers.products import low, matmul, mixtures, similarities
 from seqjax.layers.unpadding import Unpadding, pad, unpad
 
 
@@ -22,15 +24,30 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, weights, 0.0)
 
 
-def heads_first(x_BTD: jax.Array, num_heads: int) -> jax.Array:
-    """(B, T, D) with its heads apart, (B, H, T, K): so attention is a matrix product for each row and head."""
-    return x_BTD.reshape(*x_BTD.shape[:2], num_heads, -1).swapaxes(1, 2)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def heads_apart(x: jax.Array, by: Unpadding | None, num_heads: int, parts: int = 1) -> tuple[jax.Array, ...]:
+    """Parts that stand side by side, (B, T, P D) or (N, P D) without padding, each (B, H, T, K) and 0 at padding.
+
+    So attention is a matrix product for each row and head.
+    """
+    x_BTD = pad(x, by)
+    return tuple(x_BTD.reshape(*x_BTD.shape[:2], parts, num_heads, -1).transpose(2, 0, 3, 1, 4))
 
 
-def heads_joined(x_BHTK: jax.Array) -> jax.Array:
-    """`heads_first` undone: (B, T, D)."""
+def heads_joined(x_BHTK: jax.Array, by: Unpadding | None) -> jax.Array:
+    """One part of `heads_apart` undone: (B, T, D), or (N, D)."""
     B, H, T, K = x_BHTK.shape
-    return x_BHTK.swapaxes(1, 2).reshape(B, T, H * K)
+    return unpad(x_BHTK.swapaxes(1, 2).reshape(B, T, H * K), by)
+
+
+def _heads_apart_backward(num_heads, parts, by, slopes):
+    slopes = [heads_joined(slope, by) for slope in slopes]
+    if low(slopes[0]):  # one loop over all would ask at each element whose it is; in float32 that is sooner done
+        slopes = jax.lax.optimization_barrier(slopes)
+    return jnp.concatenate(slopes, axis=-1), None
+
+
+heads_apart.defvjp(lambda x, by, num_heads, parts: (heads_apart(x, by, num_heads, parts), by), _heads_apart_backward)
 
 
 def dot_product_attention(q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, mask_BTS: jax.Array, drop=None,
@@ -89,9 +106,8 @@ class SelfAttention(nn.Module):
         """
         width = x_BTD.shape[-1]
         kernel_D3D = self.param('query_key_value', projection_init(batch_axis=1), (width, 3, width))
-        projected = pad(matmul(x_BTD, kernel_D3D.reshape(width, 3 * width).astype(self.dtype)), by)
-        q_BHTK, k_BHTK, v_BHTK = projected.reshape(
-            *projected.shape[:2], 3, self.num_heads, width // self.num_heads).transpose(2, 0, 3, 1, 4)
+        projected = matmul(x_BTD, kernel_D3D.reshape(width, 3 * width).astype(self.dtype))
+        q_BHTK, k_BHTK, v_BHTK = heads_apart(projected, by, self.num_heads, 3)
         if relative.turn is not None:  # a cache holds turned keys: their positions do not change
             q_BHTK, k_BHTK = rotate(q_BHTK, relative.turn), rotate(k_BHTK, relative.turn)
         if cache is not None:
@@ -111,7 +127,7 @@ class SelfAttention(nn.Module):
             self.sow('intermediates', 'cross_attention', weights_BHTS[..., :S])
         self.sow('intermediates', 'self_attention', weights_BHTS[..., S:])
         out_DD = self.param('output', projection_init(), (width, width)).astype(self.dtype)
-        return matmul(unpad(heads_joined(context_BHTK), by).astype(self.dtype), out_DD), kept
+        return matmul(heads_joined(context_BHTK, by).astype(self.dtype), out_DD), kept
 
 
 class CrossAttention(nn.Module):
@@ -128,12 +144,12 @@ class CrossAttention(nn.Module):
         """Attends from `x_BTD` (B, T, D) to the source; returns (B, T, D). With `by` both are (N, D)."""
         width = x_BTD.shape[-1]
         query_DD = self.param('query', projection_init(), (width, width))
-        q_BHTK = heads_first(pad(matmul(x_BTD, query_DD.astype(self.dtype)), by), self.num_heads)
+        q_BHTK, = heads_apart(matmul(x_BTD, query_DD.astype(self.dtype)), by, self.num_heads)
         context_BHTK, weights_BHTS = dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask_BS[:, None],
                                                            Dropout(self.dropout), scale=self.scale)
         self.sow('intermediates', 'cross_attention', weights_BHTS)
         out_DD = self.param('output', projection_init(), (width, width))
-        return matmul(unpad(heads_joined(context_BHTK), by), out_DD.astype(self.dtype))
+        return matmul(heads_joined(context_BHTK, by), out_DD.astype(self.dtype))
 
 
 class MemoryProjection(nn.Module):
@@ -148,7 +164,6 @@ class MemoryProjection(nn.Module):
         """Returns keys and values, each (N, B, H, S, K); with `by` of a memory without padding, and 0 at padding."""
         width = memory_BSD.shape[-1]
         kernel_DN2D = self.param('key_value', projection_init(batch_axis=(1, 2)), (width, self.num_layers, 2, width))
-        projected = pad(matmul(memory_BSD, kernel_DN2D.reshape(width, -1).astype(self.dtype)), by)
-        shape = (*projected.shape[:2], self.num_layers, 2, self.num_heads, width // self.num_heads)
-        keys_NBHSK, values_NBHSK = projected.reshape(shape).transpose(3, 2, 0, 4, 1, 5)
-        return keys_NBHSK, values_NBHSK
+        projected = matmul(memory_BSD, kernel_DN2D.reshape(width, -1).astype(self.dtype))
+        parts = heads_apart(projected, by, self.num_heads, 2 * self.num_layers)
+        return jnp.stack(parts[::2]), jnp.stack(parts[1::2])
