@@ -9,7 +9,8 @@ import numpy_transformer as reference
 import pytest
 
 from seqjax.layers import attention
-from seqjax.layers.attention import CrossAttention, MemoryProjection, SelfAttention
+from seqjax.layers.attention import CrossAttention, MemoryProjection, SelfAttention, heads_apart
+from seqjax.layers.unpadding import unpad, unpadding
 
 masked_softmax, dot_product_attention = jax.jit(attention.masked_softmax), jax.jit(attention.dot_product_attention)
 TORCH = np.load(pathlib.Path(__file__).parent / 'fixtures' / 'torch_transformer.npz')
@@ -196,3 +197,18 @@ def test_projections_start_glorot_uniform_each_by_itself(module, args, fans):
         bound = (6 / fan) ** 0.5
         assert 0.98 * bound < np.abs(params[name]).max() <= bound
         assert np.std(params[name]) == pytest.approx(bound / 3 ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('padded', [True, False])
+def test_heads_apart_and_its_gradient_are_a_reshape_and_a_transpose(dtype, padded):
+    real_BT = np.arange(5) < np.array([5, 3])[:, None]
+    by = None if padded else unpadding(jnp.asarray(real_BT), 9)
+    x_BTD = normal(2, 5, 3 * 4).astype(jnp.dtype(dtype)) * real_BT[:, :, None].astype(jnp.dtype(dtype))
+    x = unpad(jnp.asarray(x_BTD), by)
+    parts, pull = jax.vjp(lambda x: heads_apart(x, by, 2, 3), x)
+    expected = np.asarray(x_BTD).reshape(2, 5, 3, 2, 2).transpose(2, 0, 3, 1, 4)
+    np.testing.assert_array_equal(jnp.stack(parts), expected)
+    slope = normal(3, 2, 2, 5, 2).astype(jnp.dtype(dtype))
+    back = np.asarray(slope).transpose(1, 3, 0, 2, 4).reshape(2, 5, 12)
+    np.testing.assert_array_equal(pull(tuple(jnp.asarray(slope)))[0], unpad(jnp.asarray(back), by))

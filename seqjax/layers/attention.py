@@ -1,7 +1,5 @@
 """Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2)."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,7 +7,7 @@ from flax import linen as nn
 from seqjax.layers.cache import write
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.positions import Relative, rotate
-from seqjax.layers.products import low, matmul, mixtures, similarities
+from seqjax.layers.products import low, matmul, mixtures, on_cpu, similarities
 from seqjax.layers.unpadding import Unpadding, pad, unpad
 
 
@@ -24,30 +22,33 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, weights, 0.0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def heads_apart(x: jax.Array, by: Unpadding | None, num_heads: int, parts: int = 1) -> tuple[jax.Array, ...]:
     """Parts that stand side by side, (B, T, P D) or (N, P D) without padding, each (B, H, T, K) and 0 at padding.
 
     So attention is a matrix product for each row and head.
     """
+    return (_apart_by_copies if low(x) and on_cpu() else _apart)(x, by, num_heads, parts)
+
+
+def _apart(x, by, num_heads, parts):
     x_BTD = pad(x, by)
     return tuple(x_BTD.reshape(*x_BTD.shape[:2], parts, num_heads, -1).transpose(2, 0, 3, 1, 4))
+
+
+def _joined_by_copies(num_heads, parts, by, slopes):
+    """The slopes of parts side by side, each made by itself: one loop over all asks at each element whose it is."""
+    return jnp.concatenate(jax.lax.optimization_barrier([heads_joined(slope, by) for slope in slopes]), axis=-1), None
+
+
+# In float32 the one loop is sooner done.
+_apart_by_copies = jax.custom_vjp(_apart, nondiff_argnums=(2, 3))
+_apart_by_copies.defvjp(lambda x, by, num_heads, parts: (_apart(x, by, num_heads, parts), by), _joined_by_copies)
 
 
 def heads_joined(x_BHTK: jax.Array, by: Unpadding | None) -> jax.Array:
     """One part of `heads_apart` undone: (B, T, D), or (N, D)."""
     B, H, T, K = x_BHTK.shape
     return unpad(x_BHTK.swapaxes(1, 2).reshape(B, T, H * K), by)
-
-
-def _heads_apart_backward(num_heads, parts, by, slopes):
-    slopes = [heads_joined(slope, by) for slope in slopes]
-    if low(slopes[0]):  # one loop over all would ask at each element whose it is; in float32 that is sooner done
-        slopes = jax.lax.optimization_barrier(slopes)
-    return jnp.concatenate(slopes, axis=-1), None
-
-
-heads_apart.defvjp(lambda x, by, num_heads, parts: (heads_apart(x, by, num_heads, parts), by), _heads_apart_backward)
 
 
 def dot_product_attention(q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, mask_BTS: jax.Array, drop=None,
