@@ -7,7 +7,7 @@ from flax import linen as nn
 from seqjax.layers.cache import write
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.positions import Relative, rotate
-from seqjax.layers.products import low, matmul, mixtures, on_cpu, similarities
+from seqjax.layers.products import has_to_lie, matmul, mixtures, similarities
 from seqjax.layers.unpadding import Unpadding, pad, unpad
 
 
@@ -27,7 +27,7 @@ def heads_apart(x: jax.Array, by: Unpadding | None, num_heads: int, parts: int =
 
     So attention is a matrix product for each row and head.
     """
-    return (_apart_by_copies if low(x) and on_cpu() else _apart)(x, by, num_heads, parts)
+    return (_apart_by_copies if has_to_lie(x) else _apart)(x, by, num_heads, parts)
 
 
 def _apart(x, by, num_heads, parts):

@@ -48,7 +48,7 @@ def _matmul_backward(dtype, kept, slope):
     x, kernel_KN = kept
     slope = jax.lax.optimization_barrier(slope.astype(x.dtype))
     K, N = kernel_KN.shape
-    if K > N and low(x):  # the narrow side is turned
+    if K > N and has_to_lie(x):  # the narrow side is turned
         to_kernel_KN = product(transposed(_flat(slope)), _flat(x)).T
     else:
         to_kernel_KN = product(transposed(_flat(x)), _flat(slope))
@@ -101,7 +101,7 @@ def shifted(x: jax.Array, bias_N: jax.Array) -> jax.Array:
 
 def _shifted_backward(kept, slope):
     rows = _flat(slope)
-    if low(rows) and on_cpu():  # a sum over rows would be made in float32, of a copy of all of them
+    if has_to_lie(rows):  # a sum over rows would be made in float32, of a copy of all of them
         return slope, product(jnp.ones((2, len(rows)), rows.dtype), rows)[0]  # two, for one alone is no product to XLA
     return slope, rows.sum(axis=0)
 
@@ -111,16 +111,16 @@ def on_cpu() -> bool:
     return jax.default_backend() == 'cpu'
 
 
-def low(x: jax.Array) -> bool:
-    """Whether `x` is of fewer bits than float32."""
-    return x.dtype.itemsize < 4
+def has_to_lie(x: jax.Array) -> bool:
+    """Whether products of `x` are fast only as rows by columns in memory: of fewer bits than float32, on a CPU."""
+    return on_cpu() and x.dtype.itemsize < 4
 
 
 def turned(x: jax.Array) -> jax.Array:
     """x^T over the last two axes, written anew on a CPU, where the product that reads it wants rows in memory."""
     if not on_cpu():
         return x.swapaxes(-1, -2)
-    if not low(x):
+    if not has_to_lie(x):
         return jax.lax.optimization_barrier(x.swapaxes(-1, -2))
     if x.ndim == 2 and len(x) > 2048:  # 512 rows at a time, of which caches hold what is read together
         return jnp.concatenate([turned(x[i:i + 512]) for i in range(0, len(x), 512)], axis=1)
@@ -130,8 +130,8 @@ def turned(x: jax.Array) -> jax.Array:
 
 
 def transposed(x: jax.Array) -> jax.Array:
-    """x^T over the last two axes: read across in float32, and turned where it has fewer bits."""
-    return turned(x) if low(x) else x.swapaxes(-1, -2)
+    """x^T over the last two axes: read across, or turned where it has to lie so."""
+    return turned(x) if has_to_lie(x) else x.swapaxes(-1, -2)
 
 
 def _flat(x):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from seqjax.layers.products import low, product, transposed, turned
+from seqjax.layers.products import has_to_lie, product, transposed, turned
 
 Kernel = jax.Array | Callable[[jax.Array], jax.Array]
 
@@ -71,7 +71,7 @@ def over_time(step: Callable, carry: Any, inputs: Any, kernels: dict[str, jax.Ar
 
     def paired(kernels):
         """Each kernel, and turned where the way back has no fast product but with that."""
-        return {name: (kernel, turned(kernel) if low(kernel) else None) for name, kernel in kernels.items()}
+        return {name: (kernel, turned(kernel) if has_to_lie(kernel) else None) for name, kernel in kernels.items()}
 
     noted, closed = closed_over(noted, carry, jax.tree.map(lambda x: x[0], inputs), paired(kernels), zeros)
 
