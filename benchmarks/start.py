@@ -1,14 +1,8 @@
-"""Seconds from the command to the first finished step, and the memory that `--mode=plan` foretells.
+"""Seconds from the command to the first finished step, beside those of `import jax`; the most memory of a process."""
 
-Both are commands of their own, each in a fresh process, and have no peer but `import jax`.
-"""
-
-import dataclasses
-import json
 import os
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,18 +14,6 @@ from benchmarks import protocol
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 POLL = 0.005  # seconds
-
-
-@dataclasses.dataclass(frozen=True)
-class Timed:
-    """An item that is measured by commands of its own: (repeats, threads) -> the sides' entries."""
-
-    name: str
-    unit: str
-    shape: dict[str, Any]
-    measure: Callable[[int, int], dict[str, dict[str, Any]]]
-    quick: bool = False
-    note: str = ''
 
 
 def first_step(command: list[str], workdir: pathlib.Path, env: dict[str, str], threads: int,
@@ -101,37 +83,3 @@ def starts(model: str) -> Callable[[int, int], dict[str, dict[str, Any]]]:
         return found
 
     return measure
-
-
-def plans(arguments: list[str]) -> Callable[[int, int], dict[str, dict[str, Any]]]:
-    """Measures a training step's memory, each time in a fresh process, and puts beside it what the plan says."""
-
-    def measure(repeats: int, threads: int) -> dict[str, dict[str, Any]]:
-        found = []
-        for _ in range(repeats):
-            done = subprocess.run([sys.executable, '-m', 'benchmarks.memory', *arguments], cwd=ROOT,
-                                  capture_output=True, text=True, preexec_fn=lambda: protocol.only(threads))
-            if done.returncode:
-                return {'ours': {'error': (done.stderr.strip().splitlines() or ['?'])[-1]}}
-            found.append(json.loads(done.stdout.splitlines()[-1]))
-        values = [told['peak_bytes'] / told['plan_bytes'] for told in found]
-        return {'ours': found[0] | {'peak_bytes': statistics.median_high(told['peak_bytes'] for told in found),
-                                    'values': values}}
-
-    return measure
-
-
-def items() -> dict[str, Timed]:
-    """The items, by name."""
-    found = [Timed('start.transformer', 'seconds', {'experiment': 'numerals', 'model': 'transformer'},
-                   starts('transformer'), quick=True)]
-    small = ['--task.train_size=4000', '--task.valid_size=10', '--task.test_size=10']
-    for name, arguments in (
-            ('transformer.256', ['--model=transformer', '--model.hidden_size=256', '--model.num_layers=3',
-                                 '--model.feedforward_size=1024', '--training.batch_size=256']),
-            ('transformer.512', ['--model=transformer', '--model.hidden_size=512', '--model.feedforward_size=2048',
-                                 '--training.batch_size=64']),
-            ('bahdanau.256', ['--model=bahdanau', '--model.hidden_size=256', '--training.batch_size=256'])):
-        given = ['--experiment=numerals', *small, *arguments]
-        found.append(Timed(f'plan.{name}', 'measured / planned', {'flags': ' '.join(given)}, plans(given)))
-    return {item.name: item for item in found}

@@ -1,12 +1,12 @@
 """What a Transformer's training step spends its time on, and what padding left out, backward passes written out, its
-layers side by side and its own random bits give it:
+layers side by side and its own random bits give it: the items `steps` of `benchmarks/translation.py`.
 
-    python -m benchmarks.steps [--width=256] [--repeats=9]
-    GLIBC_TUNABLES= python -m benchmarks.steps      # and with memory as glibc has it, left alone
+    python -m benchmarks.steps [--width=256] [--repeats=5] [--ways='as it is,with padding'] [--kinds]
 
 The gradient of the loss is compiled as it is, without each of these, and without them all; they take turns in one
-process. Then jax's profiler says what kinds of operations the first and the last consist of. The kinds are XLA's own
-names for operations on the CPU; operations run side by side, so shares are of the time of all.
+process. With --kinds jax's profiler says then what kinds of operations the first and the last consist of. The kinds are
+XLA's own names for operations on the CPU; operations run side by side, so shares are of the time of all. Prints JSON,
+{way: what was measured of it}.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import glob
 import gzip
 import itertools
 import json
-import os
 import re
 import resource
 import tempfile
@@ -49,6 +48,7 @@ OTHERWISE = {
     'attention left to XLA': [(attention, name, getattr(products, name).__wrapped__)
                               for name in ('similarities', 'mixtures')],
     'layers in a loop': [(model, 'UNROLLED', 1)]}
+WAYS = {'as it is': [], **{name: [name] for name in OTHERWISE}, 'without all of these': [*OTHERWISE]}
 
 
 @contextlib.contextmanager
@@ -60,8 +60,8 @@ def changed(names: list[str]):
         yield
 
 
-def gradients(width: int) -> dict[str, tuple]:
-    """{name: (compiled gradient, its arguments, seconds that compiling took)} of the same step."""
+def gradients(width: int, ways: list[str]) -> dict[str, tuple]:
+    """{way: (compiled gradient, its arguments, seconds that compiling took)} of the same step."""
     shape = items.transformer(width, rows=128, source_length=16, target_length=16, dropout=0.1)
     experiment = experiment_of('transformer', shape['words'], fields_of('transformer', shape, 'float32'), 0.1, None)
     (source, target), = items.batches(128, 16, 16, shape['words'], 1)
@@ -73,9 +73,9 @@ def gradients(width: int) -> dict[str, tuple]:
         return total / count
 
     found = {}
-    for name, names in {'as it is': [], **{name: [name] for name in OTHERWISE}, 'all': [*OTHERWISE]}.items():
-        given = batch._replace(room=None) if 'with padding' in names else batch
-        with changed(names):  # a function of its own each, for jax remembers what it has traced
+    for name in ways:
+        given = batch._replace(room=None) if 'with padding' in WAYS[name] else batch
+        with changed(WAYS[name]):  # a function of its own each, for jax remembers what it has traced
             run = jax.jit(jax.grad(lambda params, key, batch=given: loss(params, key, batch)))
             arguments, began = (params, jax.random.key(1)), time.perf_counter()
             found[name] = run.lower(*arguments).compile(), arguments, time.perf_counter() - began
@@ -100,27 +100,39 @@ def kinds(run, arguments: tuple) -> dict[str, float]:
     return {kind: 100 * part / spent.total() for kind, part in spent.most_common()}
 
 
+def measure(width: int, repeats: int, ways: list[str], profiled: bool = False) -> dict[str, dict]:
+    """{way: 'values', the quartiles and the median of its seconds; 'compile_seconds'; 'temporary_bytes' of its arrays},
+    and of the first 'faults' of pages, and how far gradients of the same draws are 'apart', beside the 'greatest' of
+    all; where it is `profiled`, 'kinds' of the first and the last."""
+    runs = gradients(width, ways)
+    times = alternating({name: lambda run=run, arguments=arguments: run(*arguments)
+                         for name, (run, arguments, _) in runs.items()}, repeats=repeats, budget=300)
+    found: dict[str, dict] = {name: {
+        'values': [times[name].low, times[name].median, times[name].high], 'compile_seconds': compiling,
+        'temporary_bytes': run.memory_analysis().temp_size_in_bytes} for name, (run, _, compiling) in runs.items()}
+    first = found[ways[0]]
+    first['faults'] = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    ours, *others = (jax.tree.leaves(runs[name][0](*runs[name][1])) for name in ways
+                     if name == ways[0] or name.endswith(('XLA', 'loop')))  # whose units are dropped alike
+    first['apart'] = max((float(jnp.abs(a - b).max()) for other in others for a, b in zip(ours, other)), default=0.0)
+    first['greatest'] = max(float(jnp.abs(a).max()) for a in ours)
+    for name in {ways[0], ways[-1]} if profiled else ():
+        found[name]['kinds'] = kinds(*runs[name][:2])
+    return found
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--width', type=int, default=256)
-    parser.add_argument('--repeats', type=int, default=9)
+    parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--ways', default=','.join(WAYS), help='which, with commas')
+    parser.add_argument('--kinds', action='store_true', help='profile the first and the last')
     options = parser.parse_args()
-    runs, load = gradients(options.width), os.getloadavg()[0]
-    times = alternating({name: lambda run=run, arguments=arguments: run(*arguments)
-                         for name, (run, arguments, _) in runs.items()}, repeats=options.repeats, budget=300)
-    base = times['all'].median
-    print(f'width {options.width}, {os.cpu_count()} processors, load {load:.1f}; medians of {options.repeats}; '
-          f'{resource.getrusage(resource.RUSAGE_SELF).ru_minflt:,} page faults')
-    for name, (_, _, compiling) in runs.items():
-        print(f'{name:26s} {1000 * times[name].median:8.1f} ms {times[name].median / base:6.2f} of all, '
-              f'compiled in {compiling:.1f} s')
-    ours, *others = (jax.tree.leaves(runs[name][0](*runs[name][1])) for name in runs if name == 'as it is' or
-                     name.endswith(('XLA', 'loop')))  # whose units are dropped alike
-    apart = max(float(jnp.abs(a - b).max()) for other in others for a, b in zip(ours, other))
-    print(f'gradients differ by at most {apart:.1e}, of at most {max(float(jnp.abs(a).max()) for a in ours):.1e}')
-    for name in ('as it is', 'all'):
-        print(f'{name}: ' + ', '.join(f'{kind} {share:.0f} %' for kind, share in kinds(*runs[name][:2]).items()))
+    ways = options.ways.split(',')
+    if not WAYS.keys() >= set(ways):
+        parser.error(f'--ways={options.ways}: choose of {", ".join(WAYS)}')
+    print(json.dumps(measure(options.width, options.repeats, ways, options.kinds)))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """Writes what `benchmarks/translation.py` measured into a document: python -m benchmarks.tables DOCUMENT RESULTS
 
 A table stands between <!-- table:NAME --> and <!-- end table:NAME -->; what was there is replaced, and one that has no
-such place yet comes to the end. NAME: training, decoding, bfloat16, ceiling, products, start, plan, conditions.
+such place yet comes to the end. NAME: training, decoding, bfloat16, ceiling, products, start, plan, steps, kinds,
+allocator, workers, conditions.
 """
 
 import json
@@ -120,6 +121,57 @@ def planned(chosen: Mapping[str, Any]) -> str:
     return grid(['', 'parameter bytes', 'planned peak of a step', 'measured', 'off by', 'goal'], rows)
 
 
+def milliseconds(value: float) -> str:
+    """Of seconds."""
+    return f'{1000 * value:,.0f} ms'
+
+
+def stepped(chosen: Mapping[str, Any]) -> str:
+    """The gradient of a step, as it is and done otherwise: a row for each way, columns for each item."""
+    sides = {name: results.measured(item) for name, item in chosen.items()}
+    rows = []
+    for way in dict.fromkeys(way for measured in sides.values() for way in measured):
+        cells = [way]
+        for measured in sides.values():
+            entry, last = measured[way], list(measured.values())[-1]
+            median = results.middle(entry['values']).median
+            cells += [milliseconds(median), f'{median / results.middle(last["values"]).median:.2f}',
+                      f'{entry["temporary_bytes"] / 2 ** 20:,.0f} MiB', f'{entry["compile_seconds"]:.1f} s']
+        rows.append(cells)
+    return grid(['gradient', *(cell for name in chosen for cell in (
+        name, 'of the last', 'temporary arrays', 'compiled in'))], rows)
+
+
+def consisting(chosen: Mapping[str, Any]) -> str:
+    """What kinds of operations a step consists of, and how far gradients of the same draws differ."""
+    found = {(name, way): entry for name, item in chosen.items() for way, entry in results.measured(item).items()}
+    shares = {key: entry['kinds'] for key, entry in found.items() if 'kinds' in entry}
+    names = list(dict.fromkeys(kind for kinds in shares.values() for kind in kinds))
+    rows = [[f'{name}, {way}', *(f'{kinds.get(kind, 0):.0f} %' for kind in names)]
+            for (name, way), kinds in shares.items()]
+    apart = max((entry['apart'] for entry in found.values() if 'apart' in entry), default=0.0)
+    greatest = max((entry['greatest'] for entry in found.values() if 'apart' in entry), default=0.0)
+    return (f'{grid(["gradient", *names], rows)}\n\nGradients of the same draws differ by at most {apart:.1e}, of at '
+            f'most {greatest:.1e}.')
+
+
+def allotted(chosen: Mapping[str, Any]) -> str:
+    """The gradient of a step, and page faults of the whole command, by what the allocator is told."""
+    rows = [[f'{name}, {side}', *(f'{milliseconds(found.median)} ({1000 * found.low:,.0f} to {1000 * found.high:,.0f})'
+                                  for found in map(results.middle, (entry['values'], entry['without']))),
+             f'{results.middle(entry["faults"]).median:,.0f}']
+            for name, item in chosen.items() for side, entry in results.measured(item).items()]
+    return grid(['', 'as it is', 'without all of these', 'page faults'], rows)
+
+
+def shared_out(chosen: Mapping[str, Any]) -> str:
+    """Seconds of a sweep by its workers, and what each of its trials compiled."""
+    rows = [[f'{name}, {side}', spread(results.middle(entry['values'])),
+             ', '.join(f'{seconds:.1f}' for seconds in entry['compiling'])]
+            for name, item in chosen.items() for side, entry in results.measured(item).items()]
+    return grid(['', 'seconds', 'seconds compiling, by trial'], rows)
+
+
 def conditions(chosen: Mapping[str, Any]) -> str:
     """When, where and under which load each item was measured."""
     def line(item: Mapping[str, Any]) -> str:
@@ -138,7 +190,8 @@ def conditions(chosen: Mapping[str, Any]) -> str:
 TABLES = {'training': ('training.', compared), 'decoding': ('decoding.', compared), 'bfloat16': ('bfloat16.', compared),
           'ceiling': (('training.transformer.', 'bfloat16.training.transformer.'), ceiling),
           'products': ('products.', multiplied), 'start': ('start.', started), 'plan': ('plan.', planned),
-          'conditions': ('', conditions)}
+          'steps': ('steps.', stepped), 'kinds': ('steps.', consisting), 'allocator': ('allocator.', allotted),
+          'workers': ('workers.', shared_out), 'conditions': ('', conditions)}
 
 
 def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Speed beside the programs that people would use instead: one run, one machine, ours and theirs in turn.
 
     python -m benchmarks.peers                                  # once: their environment, .cache/peers
-    python -m benchmarks.translation                            # all: about 30 minutes on two idle cores
+    python -m benchmarks.translation                            # all: three quarters of an hour on two idle cores
     python -m benchmarks.translation --quick                    # an item of each kind: two minutes
     python -m benchmarks.translation --only=training.transformer,decoding.beam.64
     python -m benchmarks.tables docs/performance.md runs/benchmarks/translation.json
@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import items, protocol, start
+from benchmarks import commands, items, protocol
 from benchmarks.peers.__main__ import PYTHON as PEERS
 from seqjax import allocator, files, rundir
 
@@ -110,6 +110,14 @@ def measure(item: items.Item, workers: Any, repeats: int, turn: float, without: 
     return found
 
 
+def alone(item: commands.Timed, repeats: int, threads: int) -> dict[str, dict[str, Any]]:
+    """An item of commands of its own; {'ours': {'error': why}} where one of them failed."""
+    try:
+        return item.measure(repeats, threads)
+    except protocol.Failed as failure:
+        return {'ours': {'error': str(failure)}}
+
+
 def show(name: str, result: dict[str, Any], say: Callable[[str], None] = print) -> None:
     """One line a side."""
     say(f'{name} ({result["unit"]}; {result["shape"]}; load {result["load"][0]:.1f} to {result["load"][1]:.1f}, '
@@ -137,7 +145,7 @@ def main() -> int:
     parser.add_argument('--results', type=pathlib.Path, default=ROOT / 'runs' / 'benchmarks' / 'translation.json')
     parser.add_argument('--cache', default='', help="folder for our compiled programs, to repeat a run sooner")
     options = parser.parse_args()
-    known = {item.name: item for item in items.items()} | start.items()
+    known = {item.name: item for item in items.items()} | commands.items()
     names = items.selected(known, options.only, options.quick and not options.only)
     if options.list or not names:
         print('\n'.join(names or [f'error: --only={options.only} names none of', *known]))
@@ -151,8 +159,8 @@ def main() -> int:
     try:
         for name in names:
             item, load, clock = known[name], os.getloadavg()[0], time.monotonic()
-            if isinstance(item, start.Timed):
-                sides = item.measure(1 if options.quick else repeats, options.threads)
+            if isinstance(item, commands.Timed):
+                sides = alone(item, 1 if options.quick else repeats, options.threads)
             else:
                 sides = measure(item, workers, repeats, turn, without)
             results[name] = {

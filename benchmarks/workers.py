@@ -1,61 +1,53 @@
-"""What a sweep gains from workers and from the compilation cache, on this machine: python benchmarks/workers.py
+"""What a sweep gains from workers and from the compilation cache: an item of `benchmarks/translation.py`.
 
 The same sweep of small models with one worker and with two, in alternation, each into a fresh folder; the cache for
-compiled programs is empty at first and shared from then on. Prints the seconds of each, the medians and their ratio,
-the load of the machine at each start, and what each trial of a process spent compiling.
+compiled programs is empty at first and shared from then on.
 """
 
-import argparse
 import json
-import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
+
+from benchmarks import protocol
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+SHAPE = {'flags': '--experiment=numerals --model=gru --sweep=training.seed=0..3 --task.train_size=4000 '
+                  '--task.valid_size=50 --task.test_size=50 --model.hidden_size=64 --model.dropout=0.1 '
+                  '--optimizer.warmup_steps=10 --training.steps=300'}
 
 
-def sweep(folder: pathlib.Path, cache: pathlib.Path, workers: int, steps: int, model: str) -> tuple[float, list[dict]]:
-    """Runs the sweep; returns its seconds, and the summaries of its trials in the order in which they ended."""
-    command = [sys.executable, 'launch.py', '--experiment=numerals', f'--model={model}', f'--workdir={folder}',
-               '--sweep=training.seed=0..3', f'--workers={workers}', '--task.train_size=4000', '--task.valid_size=50',
-               '--task.test_size=50', '--model.hidden_size=64', '--model.dropout=0.1', '--optimizer.warmup_steps=10',
-               f'--training.steps={steps}', f'--compilation_cache={cache}']
+def sweep(folder: pathlib.Path, cache: pathlib.Path, workers: int, threads: int) -> tuple[float, list[float]]:
+    """Runs the sweep; returns its seconds, and those that its trials compiled, in the order in which they ended.
+
+    Raises:
+      protocol.Failed: it did not end well.
+    """
+    command = [sys.executable, 'launch.py', *SHAPE['flags'].split(), f'--workdir={folder}', f'--workers={workers}',
+               f'--compilation_cache={cache}']
     began = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                          preexec_fn=lambda: protocol.only(threads))
     seconds = time.monotonic() - began
     if done.returncode:
-        sys.exit(done.stderr)
+        raise protocol.Failed((done.stderr.strip().splitlines() or ['?'])[-1])
     paths = sorted(folder.glob('trials/*/summary.json'), key=lambda path: path.stat().st_mtime)
-    return seconds, [json.loads(path.read_text()) for path in paths]
+    return seconds, [json.loads(path.read_text())['time']['compile_seconds'] for path in paths]
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--repeats', type=int, default=3)
-    parser.add_argument('--steps', type=int, default=300)
-    parser.add_argument('--model', default='gru')
-    options = parser.parse_args()
-    print(f'{os.cpu_count()} processors; sweeps of 4 seeds, {options.model}, {options.steps} steps')
-    seconds: dict[int, list[float]] = {1: [], 2: []}
+def measure(repeats: int, threads: int) -> dict[str, dict[str, Any]]:
+    """{how: 'values', seconds of each sweep; 'compiling', seconds of each trial of the last one}."""
+    found: dict[str, dict[str, Any]] = {name: {'values': []} for name in (
+        'one worker, empty cache', 'one worker', 'two workers')}
+    first, *others = found
     with tempfile.TemporaryDirectory() as scratch:
-        for repeat in range(options.repeats + 1):  # the first fills the cache
-            for workers in (1, 2) if repeat else (1,):
-                load = os.getloadavg()[0]
-                folder = pathlib.Path(scratch) / f'{repeat}-{workers}'
-                took, summaries = sweep(folder, pathlib.Path(scratch) / 'cache', workers, options.steps, options.model)
-                compiling = [f'{summary["time"]["compile_seconds"]:.1f}' for summary in summaries]
-                print(f'{"empty cache, " if not repeat else ""}{workers} workers: {took:.1f} s, load {load:.1f}, '
-                      f'seconds compiling in each trial {", ".join(compiling)}', flush=True)
-                if repeat:
-                    seconds[workers].append(took)
-    one, two = (statistics.median(seconds[workers]) for workers in (1, 2))
-    print(f'medians: 1 worker {one:.1f} s, 2 workers {two:.1f} s: {one / two:.2f} times as fast')
-
-
-if __name__ == '__main__':
-    main()
+        for repeat in range(repeats + 1):  # the first fills the cache
+            for name in others if repeat else [first]:
+                folder, cache = pathlib.Path(scratch) / f'{repeat}-{name}', pathlib.Path(scratch) / 'cache'
+                seconds, compiling = sweep(folder, cache, 1 + (name == 'two workers'), threads)
+                found[name]['values'].append(seconds)
+                found[name]['compiling'] = compiling
+    return found

@@ -1,9 +1,13 @@
 """What is made of measurements: FLOPs, batches, ratios, shares, tables."""
 
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from benchmarks import items, ours, results, start, tables
+from benchmarks import commands, items, ours, results, start, steps, tables
 from seqjax.data.batches import Batch
 from seqjax.data.room import Room
 from seqjax.errors import UserError
@@ -11,6 +15,7 @@ from seqjax.prepared import Prepared
 from seqjax.training import flops
 from seqjax.training.parallel import Placement
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHAPE = dict(width=16, layers=2, heads=2, feedforward=24, words=40, rows=3, source_length=5, target_length=7,
              dropout=0.0)
 
@@ -63,7 +68,7 @@ def test_products_are_those_of_a_layer_and_the_logits():
 
 
 def test_items_are_chosen_by_name_beginning_or_pattern():
-    known = {item.name: item for item in items.items()} | start.items()
+    known = {item.name: item for item in items.items()} | commands.items()
     assert items.selected(known, '', False) == list(known)
     assert items.selected(known, 'training.transformer.256', False) == [
         'training.transformer.256', 'training.transformer.256.nodrop']
@@ -108,6 +113,23 @@ def test_the_share_of_the_ceiling(item):
     assert results.share(item) is None
 
 
+def by_commands(item):
+    """Items of commands of their own, with numbers that a hand can check."""
+    def way(milliseconds, mebibytes, **more):
+        return more | dict(values=[0.001, milliseconds / 1000, 9.0], compile_seconds=4.0,
+                           temporary_bytes=mebibytes << 20)
+
+    def gradients(first, last, mebibytes, apart):
+        return item | {'sides': {
+            'as it is': way(first, mebibytes, faults=5, apart=apart, greatest=0.3, kinds={'matrix products': 90.1}),
+            'without all of these': way(last, mebibytes, kinds={'matrix products': 60, 'fills': 40})}}
+
+    return {'steps.8': gradients(200, 800, 3, 1e-8), 'steps.9': gradients(1000, 1000, 6, 2e-8),
+            'allocator.8': item | {'sides': {'kept': dict(values=[1.0, 2.0, 4.0], without=[3.0, 3.0, 5.0],
+                                                          faults=[1, 1234, 9999])}},
+            'workers.gru': item | {'sides': {'two workers': dict(values=[17.0, 18.0, 19.0], compiling=[0.61, 12.5])}}}
+
+
 def test_tables_stand_between_their_marks(item, tmp_path):
     document = tmp_path / 'performance.md'
     document.write_text('# Speed\n\n<!-- table:training -->\nobsolete\n<!-- end table:training -->\n\nProse.\n')
@@ -118,9 +140,10 @@ def test_tables_stand_between_their_marks(item, tmp_path):
                 'start.some': item | {'sides': {name: {'values': values, 'peak_bytes': 3 << 20 if name == 'cold' else 0}
                                                 for name, values in seconds.items()}},
                 'products.some': item | {'sides': {name: item['sides'][name] for name in ('ours', 'torch')}},
-                'plan.some': item | {'sides': {'ours': memory}}}
-    assert tables.write(document, measured) == ['training', 'bfloat16', 'ceiling', 'products', 'start', 'plan',
-                                                   'conditions']
+                'plan.some': item | {'sides': {'ours': memory}},
+                'plan.broken': item | {'sides': {'ours': {'error': 'no room'}}}, **by_commands(item)}
+    assert tables.write(document, measured) == ['training', 'bfloat16', 'ceiling', 'products', 'start', 'plan', 'steps',
+                                                'kinds', 'allocator', 'workers', 'conditions']
     text = document.read_text()
     assert 'obsolete' not in text
     assert text.index('Prose.') > text.index('<!-- end table:training -->')
@@ -136,6 +159,17 @@ def test_tables_stand_between_their_marks(item, tmp_path):
     assert '| start.some, cached | 5 (4 to 6) | 4 (2.5 to 5) | 3: missed |  |' in text
     assert '| start.some, cold | 21 (20 to 22) | 19.5 (19 to 21) |  | 3 MiB |' in text
     assert '| plan.some | 44, equal | 100 MiB | 130 MiB | +30 % | 20 %: missed |' in text
+    assert '| plan.broken | no room |' in text
+    assert [line for line in text.splitlines() if line.startswith(('| gradient', '| as it is', '| with'))] == [
+        '| gradient | steps.8 | of the last | temporary arrays | compiled in | steps.9 | of the last '
+        '| temporary arrays | compiled in |',
+        '| as it is | 200 ms | 0.25 | 3 MiB | 4.0 s | 1,000 ms | 1.00 | 6 MiB | 4.0 s |',
+        '| without all of these | 800 ms | 1.00 | 3 MiB | 4.0 s | 1,000 ms | 1.00 | 6 MiB | 4.0 s |',
+        '| gradient | matrix products | fills |']
+    assert '| steps.8, as it is | 90 % | 0 % |\n| steps.8, without all of these | 60 % | 40 % |' in text
+    assert 'Gradients of the same draws differ by at most 2.0e-08, of at most 3.0e-01.' in text
+    assert '| allocator.8, kept | 2,000 ms (1,000 to 4,000) | 3,000 ms (3,000 to 5,000) | 1,234 |' in text
+    assert '| workers.gru, two workers | 18 (17 to 19) | 0.6, 12.5 |' in text
     assert '2026-01-02 03:04 UTC' in text
     before = text
     tables.write(document, measured)
@@ -147,3 +181,20 @@ def test_tables_stand_between_their_marks(item, tmp_path):
 def test_memory_of_this_process_is_read():
     assert start.most_memory() > 50 << 20
     assert start.most_memory(10 ** 9) == 0
+
+
+def test_an_item_of_commands_that_fail_says_why():
+    """In a process of its own, for this one has threads of jax, which a fork may stop half way."""
+    done = subprocess.run([sys.executable, '-c', """if True:
+        from benchmarks import commands, translation
+        item = commands.Timed('some', 'seconds', {}, lambda repeats, threads: commands.told(
+            'benchmarks.steps', ['--ways=nothing'], threads))
+        print(translation.alone(item, 1, 1))
+    """], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("{'ours': {'error': 'steps.py: error: --ways=nothing: choose of as it is, with")
+
+
+def test_what_a_step_does_otherwise_is_there_to_be_replaced():
+    for way in steps.WAYS.values():
+        with steps.changed(way):
+            pass

@@ -99,7 +99,7 @@ def read(document: pathlib.Path) -> str:
 def put(text: str, name: str, section: str, document: pathlib.Path) -> str:
     """The `text` of a document with `section` between the marks <!-- NAME --> and <!-- end NAME -->, or at its end."""
     begin, end = f'<!-- {name} -->', f'<!-- end {name} -->'
-    section = f'{begin}\n{section.strip()}\n{end}'
+    section = '\n'.join([begin, section.strip('\n'), end])  # a first line may be a code block's, whose spaces stay
     if begin not in text:
         return f'{text.rstrip()}\n\n{section}\n'
     if end not in text:

@@ -44,10 +44,14 @@ def study(text: str, base: Settings, seeds: int | None = None) -> Study:
 
 
 def scores(subject: Subject) -> list[Row]:
-    """The test scores of a trial's run, its size and its time, in one row."""
-    summary = subject.summary
-    return [{**summary['test'], 'parameters': summary['parameters'], 'steps': summary['steps'],
-             'seconds': summary['time']['training_seconds']}]
+    """What the summary of a trial's run says, in one row."""
+    return [scored(subject.summary)]
+
+
+def scored(summary: dict[str, Any]) -> Row:
+    """The test scores of a run, its size and its time, from its summary.json."""
+    return {**summary['test'], 'parameters': summary['parameters'], 'steps': summary['steps'],
+            'seconds': summary['time']['training_seconds']}
 
 
 def parse(text: str, base: Settings) -> dict[str, list[Any]]:
