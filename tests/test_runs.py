@@ -39,12 +39,12 @@ def test_a_line_is_a_model_and_its_flags_over_seeds(tmp_path):
     assert [line for line in text.splitlines() if line.startswith('|')] == [
         '| model | flags | bleu | parameters | steps | seconds | exact match | seeds |',
         '|---|---|---|---|---|---|---|---|',
-        '| gru |  | 30.0 ± 26.5 | 1,234 | 100 | 60 | – | 3 |',
+        '| gru | (none) | 30.0 ± 26.5 | 1,234 | 100 | 60 | – | 3 |',
         '| lstm | --model.dropout=0.3 | 50.0 | 1,234 | 100 | 60 | 7.25 | 1 |',
         '| lstm | --model.dropout=0.3 --decoding.method=beam | seed 0: not run |  |  |  |  |  |'], (
         'how many checkpoints are kept changes no result, the method of decoding does')
     assert 'Mean ± standard deviation over seeds.' in text
-    assert 'All trials together: 4.3 minutes' in text
+    assert 'All runs together: 4.3 minutes' in text
     assert 'Git commit: one; two; abc.' in text
     assert text.endswith('.\n<!-- end runs:sizes -->\n\nafter\n')
     runs.insert(document, 'sizes', folders)
@@ -65,12 +65,14 @@ def test_one_model_of_a_chosen_measure(tmp_path, capsys):
 @pytest.mark.parametrize(('wrong', 'message'), [
     (['none.md', 'x', 'run'], 'none.md is not there; name the document'),
     (['results.md', 'x', 'nothing'], 'nothing holds no run (no config.json)'),
+    (['results.md', 'x', 'run', 'again'], 'run and again are the same run, and would count as one seed; name one'),
     (['results.md', 'x', 'run', '--measures=bleu,rouge'], '--measures=bleu,rouge: no run has rouge; choose of bleu, '
                                                           'exact_match, parameters, seconds, steps'),
     (['results.md', 'cut', 'run'], '<!-- runs:cut --> has no <!-- end runs:cut -->')])
 def test_what_cannot_be_written_is_refused_and_nothing_lost(wrong, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     made(tmp_path / 'run', 'rnn')
+    made(tmp_path / 'again', 'rnn', '--training.keep=9')
     (tmp_path / 'results.md').write_text('<!-- runs:cut -->\n')
     assert runs.main(wrong) == 2
     error = capsys.readouterr().err

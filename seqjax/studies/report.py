@@ -123,14 +123,14 @@ def hardware(config: dict[str, Any]) -> str:
     return ', '.join([*parts, *([config['machine']] if 'machine' in config else [])])
 
 
-def spent(findings: Findings) -> str:
+def spent(findings: Findings, what: str = 'trials') -> str:
     """What all of it took, in words."""
     total = seconds(findings)
     if not total:
         return ''
     text = f'{total / 3600:.1f} hours' if total >= 7200 else f'{total / 60:.1f} minutes' if total >= 120 else \
         f'{total:.0f} seconds'
-    return f'All trials together: {text} of their own time.'
+    return f'All {what} together: {text} of their own time.'
 
 
 def html(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -> str:

@@ -9,6 +9,7 @@ study are runs too.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import sys
@@ -35,8 +36,8 @@ def insert(document: pathlib.Path, name: str, folders: Sequence[pathlib.Path], m
     """Writes the table of the runs in `folders` into a document.
 
     Raises:
-      UserError: a folder holds no run, a measure is of none of them, the experiment of one is no longer there, or the
-        document is not there or marks the beginning of the table and no end.
+      UserError: a folder holds no run, or the same as another; a measure is of none of them; the experiment of one is
+        no longer there; or the document is not there or marks the beginning of the table and no end.
     """
     text = docs.put(docs.read(document), f'runs:{name}', section(folders, measures), document)
     files.write(document, text)
@@ -53,6 +54,10 @@ def section(folders: Sequence[pathlib.Path], measures: Sequence[str] = ()) -> st
     shared = [flag for flag in flags[0] if all(flag in others for others in flags)]
     found = tuple(run(folder, config, [flag for flag in own if flag not in shared])
                   for folder, config, own in zip(folders, configs, flags))
+    for one, other in itertools.combinations(found, 2):
+        if one.trial == other.trial:
+            raise UserError(f'{one.folder} and {other.folder} are the same run, and would count as one seed; name one '
+                            'of them')
     rows = [row.keys() - one.trial.row().keys() for one in found for row in one.rows]
     strange = [name for name in measures if not any(name in row for row in rows)]
     if strange:
@@ -65,7 +70,7 @@ def section(folders: Sequence[pathlib.Path], measures: Sequence[str] = ()) -> st
                   shown=(varying or ('model',), measures))
     findings = Findings('', study, pathlib.Path(), {}, found, Table.of(()))
     table = sheet(findings)
-    below = [report.caption(table), report.spent(findings), *(
+    below = [report.caption(table), report.spent(findings, 'runs'), *(
         f'{key}: {value}.' for key, value in report.made_with(findings).items() if key != 'Versions')]
     command = ' '.join(['python launch.py', *words.values(), *shared, *(['FLAGS'] if 'flags' in varying else [])])
     return '\n'.join([block(command), report.results(table), ' '.join(filter(None, below))])
@@ -85,7 +90,8 @@ def flags_of(config: dict[str, Any]) -> list[str]:
 
 def run(folder: pathlib.Path, config: dict[str, Any], flags: Sequence[str]) -> Found:
     """A run as a trial whose only settings are its seed and the text of its flags."""
-    trial = Trial(config['experiment'], config['model'], {'flags': ' '.join(flags), SEED: config['fields'][SEED]})
+    settings = {'flags': ' '.join(flags) or '(none)', SEED: config['fields'][SEED]}
+    trial = Trial(config['experiment'], config['model'], settings)
     path = folder / 'summary.json'
     summary = read(path, {})
     if not summary:
