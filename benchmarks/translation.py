@@ -124,11 +124,11 @@ def show(name: str, result: dict[str, Any], say: Callable[[str], None] = print) 
         f'{result["seconds"]:.0f} s)')
     for side, entry in result['sides'].items():
         if 'error' in entry:
-            say(f'  {side:<16} {entry["error"]}')
+            say(f'  {side:<26} {entry["error"]}')
             continue
         values = entry['values']
         told = '  '.join(f'{key} {entry[key]:,}' for key in ('parameters', 'plan_bytes', 'peak_bytes') if key in entry)
-        say(f'  {side:<16} {statistics.median(values):>16,.2f}  ({min(values):,.2f} to {max(values):,.2f})  {told}')
+        say(f'  {side:<26} {statistics.median(values):>16,.2f}  ({min(values):,.2f} to {max(values):,.2f})  {told}')
 
 
 def main() -> int:
