@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -38,11 +37,8 @@ def told(module: str, arguments: list[str], threads: int, **environment: str) ->
     Raises:
       protocol.Failed: it did not end well.
     """
-    done = subprocess.run([sys.executable, '-m', module, *arguments], cwd=ROOT, env=os.environ | environment,
-                          capture_output=True, text=True, preexec_fn=lambda: protocol.only(threads))
-    if done.returncode:
-        raise protocol.Failed((done.stderr.strip().splitlines() or ['?'])[-1])
-    return json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, '-m', module, *arguments]
+    return json.loads(protocol.finished(command, threads, cwd=ROOT, env=os.environ | environment).splitlines()[-1])
 
 
 def plans(arguments: list[str]) -> Callable[[int, int], Sides]:

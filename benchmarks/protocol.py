@@ -116,6 +116,18 @@ def serve(makers: Mapping[str, Callable[..., tuple[Call, dict]]], about: Callabl
         print(json.dumps(reply), file=out, flush=True)
 
 
+def finished(command: Sequence[str], threads: int, **kwargs: Any) -> str:
+    """What a command of its own wrote, on so many processors.
+
+    Raises:
+      Failed: it did not end well; the last line that it wrote to stderr.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: only(threads), **kwargs)
+    if done.returncode:
+        raise Failed((done.stderr.strip().splitlines() or ['?'])[-1])
+    return done.stdout
+
+
 def only(threads: int) -> None:
     """Keeps this process on the first `threads` processors: what it starts afterwards counts no more than these."""
     if threads and hasattr(os, 'sched_setaffinity'):

@@ -110,9 +110,6 @@ def planned(chosen: Mapping[str, Any]) -> str:
     rows = []
     for name, item in chosen.items():
         entry = item['sides']['ours']
-        if 'error' in entry:
-            rows.append([name, entry['error'].replace('|', '/'), '', '', '', ''])
-            continue
         off = entry['peak_bytes'] / entry['plan_bytes'] - 1
         equal = 'equal' if entry['parameter_bytes'] == entry['plan_parameter_bytes'] else 'differ'
         rows.append([name, f'{entry["parameter_bytes"]:,}, {equal}', f'{entry["plan_bytes"] / 2 ** 20:,.0f} MiB',
@@ -204,7 +201,12 @@ def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:
     for name, (beginning, table) in TABLES.items():
         chosen = {key: item for key, item in measured.items() if key.startswith(beginning)}
         if chosen:
-            text = put(text, f'table:{name}', table(chosen), document)
+            # An item of which nothing was measured has no row, but a line below with its reason.
+            whole = {key: item for key, item in chosen.items() if results.measured(item)}
+            failed = [f'{key} failed: {side["error"]}' for key, item in chosen.items() if key not in whole
+                      for side in item['sides'].values()]
+            parts = [table(chosen)] if table is conditions else [*([table(whole)] if whole else []), *failed]
+            text = put(text, f'table:{name}', '\n\n'.join(parts), document)
             names.append(name)
     files.write(document, text)
     return names

@@ -1,7 +1,7 @@
 """Speed beside the programs that people would use instead: one run, one machine, ours and theirs in turn.
 
     python -m benchmarks.peers                                  # once: their environment, .cache/peers
-    python -m benchmarks.translation                            # all: three quarters of an hour on two idle cores
+    python -m benchmarks.translation                            # all: 50 minutes on two idle cores
     python -m benchmarks.translation --quick                    # an item of each kind: two minutes
     python -m benchmarks.translation --only=training.transformer,decoding.beam.64
     python -m benchmarks.tables docs/performance.md runs/benchmarks/translation.json

@@ -6,7 +6,6 @@ compiled programs is empty at first and shared from then on.
 
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,11 +28,8 @@ def sweep(folder: pathlib.Path, cache: pathlib.Path, workers: int, threads: int)
     command = [sys.executable, 'launch.py', *SHAPE['flags'].split(), f'--workdir={folder}', f'--workers={workers}',
                f'--compilation_cache={cache}']
     began = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
-                          preexec_fn=lambda: protocol.only(threads))
+    protocol.finished(command, threads, cwd=ROOT)
     seconds = time.monotonic() - began
-    if done.returncode:
-        raise protocol.Failed((done.stderr.strip().splitlines() or ['?'])[-1])
     paths = sorted(folder.glob('trials/*/summary.json'), key=lambda path: path.stat().st_mtime)
     return seconds, [json.loads(path.read_text())['time']['compile_seconds'] for path in paths]
 

@@ -141,7 +141,8 @@ def test_tables_stand_between_their_marks(item, tmp_path):
                                                 for name, values in seconds.items()}},
                 'products.some': item | {'sides': {name: item['sides'][name] for name in ('ours', 'torch')}},
                 'plan.some': item | {'sides': {'ours': memory}},
-                'plan.broken': item | {'sides': {'ours': {'error': 'no room'}}}, **by_commands(item)}
+                'plan.broken': item | {'sides': {'ours': {'error': 'no room'}}},
+                'steps.broken': item | {'sides': {'ours': {'error': 'no room'}}}, **by_commands(item)}
     assert tables.write(document, measured) == ['training', 'bfloat16', 'ceiling', 'products', 'start', 'plan', 'steps',
                                                 'kinds', 'allocator', 'workers', 'conditions']
     text = document.read_text()
@@ -159,7 +160,9 @@ def test_tables_stand_between_their_marks(item, tmp_path):
     assert '| start.some, cached | 5 (4 to 6) | 4 (2.5 to 5) | 3: missed |  |' in text
     assert '| start.some, cold | 21 (20 to 22) | 19.5 (19 to 21) |  | 3 MiB |' in text
     assert '| plan.some | 44, equal | 100 MiB | 130 MiB | +30 % | 20 %: missed |' in text
-    assert '| plan.broken | no room |' in text
+    assert '+30 % | 20 %: missed |\n\nplan.broken failed: no room\n<!-- end table:plan -->' in text
+    assert text.count('steps.broken failed: no room') == 2
+    assert '| steps.broken | 2026-01-02 03:04 UTC |' in text, 'when it failed is told'
     assert [line for line in text.splitlines() if line.startswith(('| gradient', '| as it is', '| with'))] == [
         '| gradient | steps.8 | of the last | temporary arrays | compiled in | steps.9 | of the last '
         '| temporary arrays | compiled in |',
@@ -195,6 +198,9 @@ def test_an_item_of_commands_that_fail_says_why():
 
 
 def test_what_a_step_does_otherwise_is_there_to_be_replaced():
-    for way in steps.WAYS.values():
-        with steps.changed(way):
-            pass
+    replaced = [parts for changes in steps.OTHERWISE.values() for parts in changes]
+    usual = [getattr(place, name) for place, name, _ in replaced]
+    with steps.changed(steps.WAYS['without all of these']):
+        assert all(getattr(place, name) is other for place, name, other in replaced)
+    assert [getattr(place, name) for place, name, _ in replaced] == usual
+    assert not any(other is own for (_, _, other), own in zip(replaced, usual))

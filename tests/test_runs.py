@@ -51,6 +51,11 @@ def test_a_line_is_a_model_and_its_flags_over_seeds(tmp_path):
     assert document.read_text() == text, 'the second time changes nothing'
 
 
+def test_where_the_parameters_came_from_is_a_flag(tmp_path):
+    config = rundir.read(made(tmp_path / 'run', 'rnn'))
+    assert runs.flags_of(config | {'init_from': 'runs/before'}) == ['--init_from=runs/before']
+
+
 def test_one_model_of_a_chosen_measure(tmp_path, capsys):
     document = tmp_path / 'results.md'
     document.write_text('# Results\n')

@@ -83,7 +83,8 @@ def flags_of(config: dict[str, Any]) -> list[str]:
     usual = json.loads(json.dumps(flat(experiment)))
     free = (option.name for option in options(experiment.training) if option.metadata['free'])
     left_out = {SEED, *(f'training.{name}' for name in free)}
-    return [f'--{name}={unparse(tuple(value) if isinstance(value, list) else value)}'
+    origin = [f'--init_from={config["init_from"]}'] if config['init_from'] else []
+    return origin + [f'--{name}={unparse(tuple(value) if isinstance(value, list) else value)}'
             for name, value in config['fields'].items()
             if name not in left_out and not (name in usual and usual[name] == value)]
 
