@@ -180,6 +180,12 @@ def caption(table: Sheet) -> str:
         f' {NONE}: not measured, or not a number.')
 
 
+def below(findings: Findings, table: Sheet, what: str = 'trials') -> str:
+    """What stands below a table in a document: what its numbers are, what they took, when, where, by which commit."""
+    made = (f'{key}: {cell(value)}.' for key, value in made_with(findings).items() if key != 'Versions')
+    return ' '.join(filter(None, (caption(table), spent(findings, what), *made)))
+
+
 def results(table: Sheet) -> str:
     """The table as Markdown; trials without results are lines with their reason."""
     rows = []
@@ -220,14 +226,13 @@ def markdown(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -
 
 def brief(findings: Findings, table: Sheet, drawn: dict[str, pathlib.Path]) -> dict[str, Any]:
     """report.json: what the index and the documentation need of a study, without the study."""
-    verdict, made = findings.verdict, made_with(findings)
+    verdict = findings.verdict
     answer = None if verdict is None else {
         'answer': verdict.answer, 'sentence': verdict.sentence, 'unit': verdict.unit,
         **{key: None if math.isnan(value) else value for key, value in (
             ('effect', verdict.effect), ('low', verdict.low), ('high', verdict.high))}}
     section = [f'### {findings.name}\n', f'> {cell(title(findings))}\n', block(command(findings)), summary(findings),
-               results(table), ' '.join(text for text in (caption(table), spent(findings), *(
-                   f'{key}: {cell(value)}.' for key, value in made.items() if key != 'Versions')) if text) + '\n']
+               results(table), below(findings, table) + '\n']
     return {'study': findings.name, 'claim': findings.study.claim, 'source': findings.study.source,
             'verdict': answer, 'state': state(findings), 'form': form(findings), 'seeds': len({
                 row[SEED] for row in findings.results.rows}),

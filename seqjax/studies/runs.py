@@ -70,10 +70,8 @@ def section(folders: Sequence[pathlib.Path], measures: Sequence[str] = ()) -> st
                   shown=(varying or ('model',), measures))
     findings = Findings('', study, pathlib.Path(), {}, found, Table.of(()))
     table = sheet(findings)
-    below = [report.caption(table), report.spent(findings, 'runs'), *(
-        f'{key}: {value}.' for key, value in report.made_with(findings).items() if key != 'Versions')]
     command = ' '.join(['python launch.py', *words.values(), *shared, *(['FLAGS'] if 'flags' in varying else [])])
-    return '\n'.join([block(command), report.results(table), ' '.join(filter(None, below))])
+    return '\n'.join([block(command), report.results(table), report.below(findings, table, 'runs')])
 
 
 def flags_of(config: dict[str, Any]) -> list[str]:
