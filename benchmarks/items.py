@@ -149,6 +149,19 @@ def decoding() -> list[Item]:
     return found
 
 
+def translating(run: str) -> list[Item]:
+    """Translating a validation split with the parameters of a trained run, on every side; sentences end as they do.
+
+    The exponent of the length penalty is that of ((5 + length) / 6) for us and joeynmt, of the length for the others.
+    """
+    sides = (Side('ours', 'ours', 'translate'), Side('CTranslate2', 'pegasus', 'ctranslate2'),
+             Side('Hugging Face', 'pegasus', 'generate'),
+             Side('Hugging Face, by length', 'pegasus', 'generate', {'by_length': True}),
+             Side('joeynmt', 'joeynmt', 'translate'))
+    return [Item(f'translating.{name}', 'sentences', dict(run=run, rows=64, beam=beam, penalty=1.0), sides)
+            for name, beam in (('greedy', 1), ('beam', 5))]
+
+
 def in_bfloat16(item: Item) -> Item:
     """The item with products in bfloat16, of the sides that can, and ours in float32 besides."""
     sides = [side for side in item.sides if side.name != 'joeynmt']
@@ -157,10 +170,10 @@ def in_bfloat16(item: Item) -> Item:
                                sides=(sides[0], ours, *sides[1:]), quick=False)
 
 
-def items() -> list[Item]:
-    """All that is measured with workers that take turns, in order."""
+def items(run: str = '') -> list[Item]:
+    """All that is measured with workers that take turns, in order; with a trained run, also what it translates."""
     found = training() + products() + decoding()
-    return found + [in_bfloat16(item) for item in found
+    return found + (translating(run) if run else []) + [in_bfloat16(item) for item in found
                     if item.name.startswith(('training.transformer', 'training.lstm', 'decoding'))]
 
 

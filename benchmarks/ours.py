@@ -4,7 +4,9 @@ import functools
 import sys
 from typing import Any
 
-from benchmarks import items, protocol
+import numpy as np
+
+from benchmarks import items, packed, protocol
 
 
 def experiment_of(model: str, words: int, fields: dict[str, Any], smoothing: float, clip: float | None,
@@ -33,8 +35,6 @@ def fields_of(model: str, shape: dict[str, Any], dtype: str) -> dict[str, Any]:
 
 def batch_of(source: Any, target: Any) -> Any:
     """The batch of these arrays, with the room that a run would give to sentences of their lengths."""
-    import numpy as np
-
     from seqjax.data.batches import Batch
     from seqjax.data.room import Room, room_for
     room = Room(*(room_for((side != items.PAD).sum(axis=1), *side.shape) for side in (source, target)))
@@ -79,7 +79,6 @@ def train(model: str, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
 def decode(beam: int, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Call, dict]:
     """The search of `decoding/search.py`, with parameters that never end a sentence."""
     import jax
-    import numpy as np
 
     from seqjax.decoding.options import Decoding
     from seqjax.decoding.search import search
@@ -105,6 +104,59 @@ def decode(beam: int, dtype: str = 'float32', **shape: Any) -> tuple[protocol.Ca
 
     call(2)
     return call, {'parameters': parameter_count(params)}
+
+
+def translate(run: str, rows: int, beam: int, penalty: float) -> tuple[protocol.Call, dict]:
+    """The validation split of a trained run, as an evaluation decodes it; packs it for the others.
+
+    Raises:
+      ValueError: the run's model is another than the others have.
+    """
+    from seqjax.models.transformer import Transformer
+    from seqjax.training.checkpoint import paths
+
+    _, source, experiment, evaluator, params = trained(run, rows, beam, penalty)
+    model = experiment.model
+    wanted = dict(norm='before', normalisation='layer', positions='sinusoidal', tie='all', dtype='float32')
+    if not isinstance(model, Transformer) or any(getattr(model, name) != value for name, value in wanted.items()):
+        raise ValueError(f'{run} is no Transformer with {wanted}, which is what the others have')
+    packed.Packed(run, {path: np.asarray(value) for path, value in paths(params).items()},
+                  [source.row(i) for i in range(source.count())],
+                  dict(width=model.hidden_size, layers=model.num_layers, heads=model.num_heads,
+                       feedforward=model.feedforward_size, words=evaluator.codec.target.size,
+                       length=evaluator.codec.max_length)).write()
+    found = []
+
+    def call(times: int) -> float:
+        for _ in range(times):
+            found[:] = evaluator.decode(params, source, experiment.decoding)
+        return times * source.count()
+
+    call(1)
+    return call, {'parameters': sum(value.size for value in paths(params).values()),
+                  'found': [packed.words_of(best[0].ids) for best in found]}
+
+
+def scored(run: str, found: list[list[int]], **shape: Any) -> tuple[protocol.Call, dict]:
+    """Lower-cased BLEU of translations of a run's validation split, as ids, whoever made them."""
+    from seqjax.tasks import scores
+    text, _, _, evaluator, _ = trained(run, **shape)
+    lines = [evaluator.codec.target.decode(np.array(ids)) for ids in found]
+    return lambda times: 0.0, {'bleu': scores.bleu(lines, text, lowercase=True).value}
+
+
+@functools.cache
+def trained(run: str, rows: int, beam: int, penalty: float) -> tuple:
+    """References and sources of a run's validation split, its experiment with a search, an evaluator, parameters."""
+    import pathlib
+
+    from seqjax import reuse
+    experiment, codec, _ = reuse.reopen(pathlib.Path(run))
+    search = dict(method='beam', beam_size=beam, length_penalty=penalty) if beam > 1 else dict(method='greedy')
+    experiment = experiment.replace('decoding', batch_size=rows, **search).replace('training', mesh='data=1')
+    data = experiment.task.prepare(codec)
+    return (data.text['valid'][1], data.ids['valid'][0], experiment,
+            *reuse.opened(pathlib.Path(run), experiment, codec))
 
 
 def matmul(dtype: str = 'float32', **_: Any) -> tuple[protocol.Call, dict]:
@@ -155,4 +207,5 @@ def about() -> dict:
 
 if __name__ == '__main__':
     protocol.only(int(sys.argv[1]))
-    protocol.serve({'train': train, 'decode': decode, 'matmul': matmul, 'products': products}, about)
+    protocol.serve({'train': train, 'decode': decode, 'matmul': matmul, 'products': products,
+                    'translate': translate, 'scored': scored}, about)

@@ -48,8 +48,8 @@ def goal(name: str, side: str) -> float | None:
     """How many times as fast as `side` the item is to be on the CPU; None: nothing was said."""
     if name.startswith('training.'):
         return 1.3
-    if name.startswith('decoding.beam'):
-        return {'joeynmt': 10.0, 'Hugging Face': 3.0, 'CTranslate2': 1.0}.get(side)
+    if name.startswith(('decoding.beam', 'translating.beam')):
+        return {'joeynmt': 10.0, 'Hugging Face': 3.0, 'CTranslate2': 1.0}.get(side.split(',')[0])
     return None
 
 

@@ -1,8 +1,8 @@
 """Writes what `benchmarks/translation.py` measured into a document: python -m benchmarks.tables DOCUMENT RESULTS
 
 A table stands between <!-- table:NAME --> and <!-- end table:NAME -->; what was there is replaced, and one that has no
-such place yet comes to the end. NAME: training, decoding, bfloat16, ceiling, products, start, plan, steps, kinds,
-allocator, workers, conditions.
+such place yet comes to the end. NAME: training, decoding, translating, bfloat16, ceiling, products, start, plan, steps,
+kinds, allocator, workers, conditions.
 """
 
 import json
@@ -34,8 +34,8 @@ def spread(found: results.Middle, unit: str = '') -> str:
 
 
 def compared(chosen: Mapping[str, Any]) -> str:
-    """A row for each side of each item: its rate, and ours over it."""
-    rows = []
+    """A row for each side of each item: its rate, ours over it, and how good its translations are, if scored."""
+    rows, scored = [], any('bleu' in side for item in chosen.values() for side in item['sides'].values())
     for name, item in chosen.items():
         best, peers = results.fastest(item), results.peers(item)
         for side, entry in item['sides'].items():
@@ -43,7 +43,7 @@ def compared(chosen: Mapping[str, Any]) -> str:
                 continue
             first = f'{name}<br>parameters: {results.same_parameters(item)}' if side == 'ours' else ''
             if 'error' in entry:
-                rows.append([first, side, 'failed', entry['error'].replace('|', '/'), ''])
+                rows.append([first, side, 'failed', entry['error'].replace('|', '/'), '', *[''] * scored])
                 continue
             against, wanted = '', ''
             if side in peers:
@@ -52,9 +52,11 @@ def compared(chosen: Mapping[str, Any]) -> str:
                 goal = results.goal(name, side)
                 wanted = '' if goal is None or entry['device'] != 'cpu' else (
                     f'{goal:g}: ' + ('met' if found.median >= goal else 'missed'))
-            rows.append([first, side, spread(results.middle(entry['values'])), against, wanted])
+            quality = [f'{entry["bleu"]:.2f}'] if scored else []
+            rows.append([first, side, spread(results.middle(entry['values'])), against, wanted, *quality])
     units = sorted({item['unit'] for item in chosen.values()})
-    return grid(['item', 'side', f'{" or ".join(units)} a second', 'ours over it', 'goal'], rows)
+    head = ['item', 'side', f'{" or ".join(units)} a second', 'ours over it', 'goal', *['lower-cased BLEU'] * scored]
+    return grid(head, rows)
 
 
 def ceiling(chosen: Mapping[str, Any]) -> str:
@@ -184,7 +186,8 @@ def conditions(chosen: Mapping[str, Any]) -> str:
 
 
 # The beginnings of the names of the items that each table has, and what writes it.
-TABLES = {'training': ('training.', compared), 'decoding': ('decoding.', compared), 'bfloat16': ('bfloat16.', compared),
+TABLES = {'training': ('training.', compared), 'decoding': ('decoding.', compared),
+          'translating': ('translating.', compared), 'bfloat16': ('bfloat16.', compared),
           'ceiling': (('training.transformer.', 'bfloat16.training.transformer.'), ceiling),
           'products': ('products.', multiplied), 'start': ('start.', started), 'plan': ('plan.', planned),
           'steps': ('steps.', stepped), 'kinds': ('steps.', consisting), 'allocator': ('allocator.', allotted),

@@ -4,6 +4,7 @@
     python -m benchmarks.translation                            # all: 50 minutes on two idle cores
     python -m benchmarks.translation --quick                    # an item of each kind: two minutes
     python -m benchmarks.translation --only=training.transformer,decoding.beam.64
+    python -m benchmarks.translation --only=translating --run=runs/multi30k   # all with the parameters of that run
     python -m benchmarks.tables docs/performance.md runs/benchmarks/translation.json
 
 Each side is a process that stays alive; only one of them works at a time. A side is compiled and warm before the first
@@ -33,8 +34,9 @@ from seqjax import allocator, files, rundir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODULES = {'ours': 'benchmarks.ours', 'torch': 'benchmarks.peers.in_torch', 'joeynmt': 'benchmarks.peers.in_joeynmt',
-           'marian': 'benchmarks.peers.in_marian'}
+           'marian': 'benchmarks.peers.in_marian', 'pegasus': 'benchmarks.peers.in_pegasus'}
 SETTLE = 0.3  # seconds between turns: threads of OpenMP go on spinning for a while
+TOLD = 'parameters', 'bleu', 'plan_bytes', 'peak_bytes'
 MOST = 200  # steps of a turn
 
 
@@ -83,6 +85,9 @@ def measure(item: items.Item, workers: Any, repeats: int, turn: float, without: 
         try:
             worker = workers[side.worker]
             told = worker.ask('make', 900, key=side.name, kind=side.kind, shape=item.shape | side.options)
+            if 'found' in told:  # translations, which who has the vocabulary and the references scores
+                shape = item.shape | {'found': told.pop('found')}
+                told |= workers['ours'].ask('make', key='scored', kind='scored', shape=shape)
             first = worker.ask('run', key=side.name, times=1)
             times = min(max(round(turn / first['seconds']), 1), MOST)
             about = workers.abouts[side.worker]
@@ -127,7 +132,7 @@ def show(name: str, result: dict[str, Any], say: Callable[[str], None] = print) 
             say(f'  {side:<26} {entry["error"]}')
             continue
         values = entry['values']
-        told = '  '.join(f'{key} {entry[key]:,}' for key in ('parameters', 'plan_bytes', 'peak_bytes') if key in entry)
+        told = '  '.join(f'{key} {entry[key]:,}' for key in TOLD if key in entry)
         say(f'  {side:<26} {statistics.median(values):>16,.2f}  ({min(values):,.2f} to {max(values):,.2f})  {told}')
 
 
@@ -143,12 +148,14 @@ def main() -> int:
     parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)), help='of every side')
     parser.add_argument('--without', default='', help='sides to leave out, with commas')
     parser.add_argument('--results', type=pathlib.Path, default=ROOT / 'runs' / 'benchmarks' / 'translation.json')
+    parser.add_argument('--run', default='', help='a trained transformer, whose validation split all translate')
     parser.add_argument('--cache', default='', help="folder for our compiled programs, to repeat a run sooner")
     options = parser.parse_args()
-    known = {item.name: item for item in items.items()} | commands.items()
+    known = {item.name: item for item in items.items(options.run)} | commands.items()
     names = items.selected(known, options.only, options.quick and not options.only)
     if options.list or not names:
-        print('\n'.join(names or [f'error: --only={options.only} names none of', *known]))
+        needs = '' if options.run else ' (what is translated, translating.*, needs --run)'
+        print('\n'.join(names or [f'error: --only={options.only} names none of{needs}', *known]))
         return 0 if names else 2
     repeats = options.repeats or (3 if options.quick else 5)
     turn = options.turn or (0.7 if options.quick else 1.5)

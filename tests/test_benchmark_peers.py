@@ -7,9 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import items, ours
+from benchmarks import items, ours, packed
 from benchmarks.peers.__main__ import PYTHON, ROOT
 from seqjax.data.batches import Batch
+from seqjax.decoding.options import Decoding
+from seqjax.decoding.search import search
+from seqjax.models.transformer import Transformer
+from seqjax.prepared import initialise
+from seqjax.training.checkpoint import paths
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason='no .cache/peers: python -m benchmarks.peers')
 SHAPE = dict(width=16, layers=2, heads=2, feedforward=24, words=40, dropout=0.0)
@@ -88,3 +93,43 @@ def test_torch_computes_our_loss(tmp_path, model, theirs, named, missing):
                           text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [pytest.approx(float(total / count), rel=1e-5), missing, []]
+
+
+TRANSLATED = '''
+import json, pathlib, sys
+from benchmarks import packed
+packed.FILE = pathlib.Path(sys.argv[1])
+if sys.argv[2] == 'joeynmt':
+    sys.argv[1:] = ['1']
+    from benchmarks.peers import in_joeynmt
+    makers = [in_joeynmt.translate]
+else:
+    from benchmarks.peers import in_pegasus
+    makers = [in_pegasus.generate, in_pegasus.ctranslate]
+print(json.dumps([make('some', rows=4, beam=beam, penalty=0.0)[1]['found'] for make in makers for beam in (1, 3)]))
+'''
+
+
+@pytest.mark.parametrize('program', ['pegasus', 'joeynmt'])
+def test_with_our_parameters_they_translate_as_we_do(tmp_path, monkeypatch, program):
+    model = Transformer(**ours.fields_of('transformer', SHAPE, 'float32'), source_size=40, target_size=40)
+    params = initialise(model, 3)
+    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    params['target_embedding'] = params['target_embedding'].at[items.EOS].multiply(3.0)  # so that some end
+    source_BS = items.batches(7, 9, 2, 40, count=1)[0][0]
+    monkeypatch.setattr(packed, 'FILE', tmp_path / 'packed.npz')
+    packed.Packed('some', {path: np.asarray(value) for path, value in paths(params).items()},
+                  [row[row != items.PAD] for row in source_BS],
+                  dict(width=16, layers=2, heads=2, feedforward=24, words=40, length=12)).write()
+    done = subprocess.run([PYTHON, '-c', TRANSLATED, packed.FILE, program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = []
+    for decoding in (Decoding(), Decoding(method='beam', beam_size=3, length_penalty=0.0)):
+        found = jax.jit(lambda source_BS, by=decoding: search(model, params, source_BS, by, 12))(source_BS)
+        expected.append([packed.words_of(np.trim_zeros(row, 'b')) for row in np.asarray(found.tokens_BKT[:, 0])])
+    assert len({len(words) for words in expected[0]}) > 1
+    assert expected[0] != expected[1]
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    for found, wanted in zip(theirs, expected * 2):
+        # joeynmt and, of CTranslate2, a beam write one word at least.
+        assert [a for a, b in zip(found, wanted, strict=True) if b] == [b for b in wanted if b]

@@ -112,6 +112,26 @@ def test_sides_take_turns_and_the_order_turns_round():
     assert turns == ['a', 'b', 'd', 'b', 'a']
 
 
+def test_translations_are_scored_by_our_worker():
+    class Translator(Fake):
+        def ask(self, do, timeout=0, **arguments):
+            if arguments.get('kind') == 'scored':
+                asked.append((self.name, arguments['shape']))
+                return {'bleu': 10.0 * len(arguments['shape']['found'])}
+            told = super().ask(do, timeout, **arguments)
+            return told | {'found': [[5]] * len(self.name)} if do == 'make' else told
+
+    asked = []
+    workers = Fakes(ours=Translator('ours', 0.1, asked), b=Translator('b', 0.1, asked))
+    workers.abouts = {'ours': Fakes.abouts['a'], 'b': Fakes.abouts['b']}
+    item = Item('some', 'sentences', {'run': 'r'}, (Side('ours', 'ours', 'k'), Side('theirs', 'b', 'k')))
+    found = translation.measure(item, workers, 1, turn=1.0, without=set(), settle=0.0)
+    assert (found['ours']['bleu'], found['theirs']['bleu']) == (40.0, 10.0)
+    assert 'found' not in found['ours']
+    assert [ask for ask in asked if len(ask) == 2] == [
+        ('ours', {'run': 'r', 'found': [[5]] * 4}), ('ours', {'run': 'r', 'found': [[5]]})]
+
+
 def test_an_item_in_bfloat16_has_ours_in_float32_besides():
     item = Item('some', 'steps', {'width': 2}, (Side('ours', 'a', 'k', {'model': 'm'}), Side('joeynmt', 'b', 'k'),
                                                 Side('torch', 'c', 'k')), quick=True)

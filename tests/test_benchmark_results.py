@@ -81,6 +81,8 @@ def test_items_are_chosen_by_name_beginning_or_pattern():
     quick = items.selected(known, '', True)
     assert {name.partition('.')[0] for name in quick} == {'training', 'decoding', 'start'}
     assert len(quick) <= 5
+    assert [item.name for item in items.items('runs/some') if item.name not in known] == [
+        'translating.greedy', 'translating.beam']
 
 
 @pytest.fixture
@@ -139,12 +141,15 @@ def test_tables_stand_between_their_marks(item, tmp_path):
                 'bfloat16.training.transformer.512': item | {'shape': item['shape'] | {'dtype': 'bfloat16'}},
                 'start.some': item | {'sides': {name: {'values': values, 'peak_bytes': 3 << 20 if name == 'cold' else 0}
                                                 for name, values in seconds.items()}},
+                'translating.beam': item | {'sides': {
+                    'ours': item['sides']['ours'] | {'bleu': 39.456}, 'broken': {'error': 'a|b'},
+                    'Hugging Face, by length': item['sides']['torch'] | {'bleu': 39.4}}},
                 'products.some': item | {'sides': {name: item['sides'][name] for name in ('ours', 'torch')}},
                 'plan.some': item | {'sides': {'ours': memory}},
                 'plan.broken': item | {'sides': {'ours': {'error': 'no room'}}},
                 'steps.broken': item | {'sides': {'ours': {'error': 'no room'}}}, **by_commands(item)}
-    assert tables.write(document, measured) == ['training', 'bfloat16', 'ceiling', 'products', 'start', 'plan', 'steps',
-                                                'kinds', 'allocator', 'workers', 'conditions']
+    assert tables.write(document, measured) == ['training', 'translating', 'bfloat16', 'ceiling', 'products', 'start',
+                                                'plan', 'steps', 'kinds', 'allocator', 'workers', 'conditions']
     text = document.read_text()
     assert 'obsolete' not in text
     assert text.index('Prose.') > text.index('<!-- end table:training -->')
@@ -152,6 +157,8 @@ def test_tables_stand_between_their_marks(item, tmp_path):
     assert '|  | torch | 100 (100 to 200) | **2 (0.5 to 3)** | 1.3: met |' in text
     assert rows['on a GPU'].endswith('|  |  |')
     assert rows['broken'] == '|  | broken | failed | a/b |  |'
+    assert '|  | Hugging Face, by length | 100 (100 to 200) | **2 (0.5 to 3)** | 3: missed | 39.40 |' in text
+    assert '|  | broken | failed | a/b |  |  |' in text
     assert '| 512 | 0.0 | float32 | cpu | ' in text
     assert '| 512 | 0.0 | bfloat16 | cpu | ' in text
     assert text.count('1.3: met') == 1, 'no goal is set in bfloat16'

@@ -270,21 +270,3 @@ def test_options_are_free_and_read_by_their_method_only():
                     'sample': always | {'temperature', 'top_k', 'top_p', 'seed'}}
     assert all(f.metadata['free'] for f in options(Decoding()))
     hash(Decoding())
-
-
-@pytest.mark.parametrize('flags', [
-    dict(method='greedy'), dict(method='sample'), dict(method='beam', beam_size=3, nbest=3)], ids=str)
-def test_of_a_row_that_is_done_more_room_changes_nothing(flags):
-    kinds = 40
-    params = random_toy(kinds, seed=11)
-    params = {'logits': params['logits'].at[:, :, EOS].add(1.0)}
-    source_BS = sources(*range(1, kinds + 1))
-    less, more = (decode(params, source_BS, T, **flags) for T in (3, 7))
-    same = [np.array_equal(np.pad(a, ((0, 0), (0, 4))), b) for a, b in zip(less.tokens_BKT, more.tokens_BKT)]
-    assert 5 < less.done_B.sum() < kinds - 5
-    if flags['method'] == 'beam':  # more room may find nothing better, too
-        assert np.all(same, where=less.done_B)
-        assert not np.all(same, where=~less.done_B)
-    else:
-        np.testing.assert_array_equal(less.done_B, same)
-    np.testing.assert_array_equal(less.scores_BK[less.done_B], more.scores_BK[less.done_B])

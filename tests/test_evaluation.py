@@ -1,4 +1,4 @@
-"""Decoding a split: with little room first, and once more where that was too little."""
+"""Decoding a split: sources of like lengths together, with little room at first."""
 
 import jax
 import numpy as np
@@ -14,48 +14,56 @@ LONGEST = 60
 
 
 @pytest.fixture(scope='module')
-def small():
-    """A GRU of random parameters, 40 sources that all go into one shape, and a function that makes ending likelier."""
-    evaluator, params, (source, _), _ = at_random(
-        numerals('gru').replace('task', **TEXT | dict(test_size=40, highest=99_999, max_length=LONGEST)).replace(
-            'model', hidden_size=8, num_layers=1).replace('training', batch_size=8, mesh='data=1'))
+def tiny():
+    """Models of random parameters and 40 sources that all go into one shape; of the GRU some translations end."""
+    found = {}
+    for model in ('gru', 'transformer'):
+        evaluator, params, (source, _), _ = at_random(
+            numerals(model).replace('task', **TEXT | dict(test_size=40, highest=99_999, max_length=LONGEST)).replace(
+                'model', hidden_size=8, num_layers=1).replace('training', batch_size=8, mesh='data=1'))
+        if model == 'gru':
+            params = params | {'output_bias': params['output_bias'].at[EOS].add(1.0)}
+        else:  # or hypotheses that repeat a word for ever are as good as each other
+            params = jax.tree.map(lambda x: 3 * x, params)
+        found[model] = evaluator, params, source
+    return found
 
-    def ending(by):
-        return params | {'output_bias': params['output_bias'].at[EOS].add(by)}
 
-    return evaluator, source, ending
-
-
-@pytest.mark.parametrize(('flags', 'by', 'size', 'sizes'), [
-    (dict(method='greedy'), 1.0, 16, {24: [16] * 3, LONGEST: [16] * 2}),
-    (dict(method='greedy'), 2.0, 64, {24: [64], LONGEST: [8]}),
-    (dict(method='beam', beam_size=3, nbest=3), 1.5, 64, {24: [64], LONGEST: [8]}),
-    (dict(method='sample', seed=1), 2.0, 64, {24: [64], LONGEST: [8]})], ids=str)
-def test_what_is_searched_again_is_what_all_the_room_gives_at_once(small, monkeypatch, flags, by, size, sizes):
-    """Rows are told apart by their ids, which samples depend on; few that are left come in an eighth of a batch."""
-    evaluator, source, ending = small
-    params, decoding = ending(by), Decoding(batch_size=size, **flags)
-    searched, compiled = {}, type(evaluator)._search
-
-    def noted(one, room):
-        def run(params, batch):
-            searched.setdefault(room, []).append(batch.row.size)
-            return compiled(evaluator, one, room)(params, batch)
-        return run
-
-    monkeypatch.setattr(evaluator, '_search', noted)
+@pytest.mark.parametrize(('model', 'flags'), [
+    ('gru', dict(method='greedy')), ('gru', dict(method='beam', beam_size=3, nbest=3)),
+    ('gru', dict(method='sample', seed=1)), ('transformer', dict(method='sample', seed=1, temperature=2.0)),
+    ('transformer', dict(method='beam', beam_size=3, nbest=3))], ids=str)
+def test_what_goes_on_with_more_room_is_what_all_the_room_gives_at_once(tiny, model, flags):
+    """Rows are told apart by their ids, which samples depend on."""
+    evaluator, params, source = tiny[model]
+    decoding = Decoding(batch_size=64, **flags)
+    shape, = {shape for _, _, shape in evaluator.sources(source, decoding)}
     found = evaluator.decode(params, source, decoding)
-    assert searched == sizes
+    assert sum(len(best[0].ids) > shape.target for best in found) > 16, 'more than one group should be left'
 
     rows = np.arange(source.count())
     whole = pad_rows(source, rows, LONGEST)
-    expected = jax.jit(lambda params: search(evaluator.model, params, whole, decoding, LONGEST, row_B=rows))(params)
+    expected = jax.jit(lambda params: search(
+        evaluator.model, params, whole, decoding, LONGEST, row_B=rows, groups=False))(params)
     for best, tokens_KT, scores_K in zip(found, expected.tokens_BKT, expected.scores_BK, strict=True):
         for one, tokens_T, score in zip(best, tokens_KT, scores_K, strict=True):
             np.testing.assert_array_equal(one.ids, np.trim_zeros(tokens_T, 'b'))
             np.testing.assert_allclose(one.score, score, rtol=1e-4)
 
 
-def test_no_sources_are_no_translations(small):
-    evaluator, source, ending = small
-    assert evaluator.decode(ending(0.0), source.take(np.zeros(0, int)), Decoding()) == []
+def test_sources_of_like_lengths_are_searched_together(tiny):
+    evaluator, _, source = tiny['gru']
+    batches = list(evaluator.sources(source, Decoding(batch_size=16)))
+    rows = np.concatenate([row_B for row_B, _, _ in batches])
+    np.testing.assert_array_equal(rows, [*np.argsort(source.lengths, kind='stable'), *[-1] * 8])
+    for row_B, batch, shape in batches:
+        here = row_B[row_B >= 0]
+        assert shape == next(s for s in evaluator.codec.search_shapes if s.source >= source.lengths[here].max())
+        np.testing.assert_array_equal(batch.row.reshape(-1), row_B)
+        np.testing.assert_array_equal(batch.source.reshape(16, -1)[:len(here)], pad_rows(source, here, shape.source))
+        assert not batch.source.reshape(16, -1)[len(here):].any()
+
+
+def test_no_sources_are_no_translations(tiny):
+    evaluator, params, source = tiny['gru']
+    assert evaluator.decode(params, source.take(np.zeros(0, int)), Decoding()) == []

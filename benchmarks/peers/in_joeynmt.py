@@ -22,10 +22,10 @@ from joeynmt.search import search
 from joeynmt.training import TrainManager
 from joeynmt.vocabulary import Vocabulary
 
-from benchmarks import items, protocol
+from benchmarks import items, packed, protocol
 
 
-def translate(ids: np.ndarray) -> torch.Tensor:
+def numbered(ids: np.ndarray) -> torch.Tensor:
     """Our ids as joeynmt's, whose special pieces are unk 0, pad 1, bos 2, eos 3."""
     return torch.from_numpy(np.where(ids < items.WORDS, (ids + 1) % items.WORDS, ids)).long()
 
@@ -66,8 +66,8 @@ def parsed(config: dict, words: int, **training) -> tuple:
 def batch_of(source: np.ndarray, target: np.ndarray | None, device: torch.device) -> Batch:
     """A batch of joeynmt's."""
     if target is not None:
-        target = translate(np.pad(target, ((0, 0), (1, 0)), constant_values=items.BOS))
-    return Batch(translate(source), torch.from_numpy((source != items.PAD).sum(1)), None, target, None,
+        target = numbered(np.pad(target, ((0, 0), (1, 0)), constant_values=items.BOS))
+    return Batch(numbered(source), torch.from_numpy((source != items.PAD).sum(1)), None, target, None,
                  torch.arange(len(source)), device, pad_index=1, eos_index=3, is_train=target is not None)
 
 
@@ -123,6 +123,32 @@ def decode(words, rows, source_length, target_length, beam, **sizes):
     return call, {'parameters': sum(p.numel() for p in model.parameters())}
 
 
+def translate(run, rows, beam, penalty):
+    """Its search of all sentences with our trained parameters, batch after batch, to where the model ends them."""
+    found = packed.Packed.read(run)
+    sizes = {name: found.sizes[name] for name in ('width', 'layers', 'heads', 'feedforward')}
+    args, model = parsed(transformer_config(**sizes), found.sizes['words'])
+    state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in packed.for_joeynmt(found).items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if unexpected or any('pe.pe' not in name for name in missing):
+        raise ValueError(f'no parameters for {missing}, no place for {unexpected}')
+    model.eval()
+    batches, written = found.batches(rows, by_length=False), [None] * len(found.sources)
+
+    def call(times):
+        for _ in range(times):
+            for places in batches:
+                best, _, _ = search(model, batch_of(found.padded(places), None, args.device), found.sizes['length'],
+                                    beam, penalty)
+                for place, ids in zip(places, best):
+                    written[place] = np.where(ids < items.WORDS, (ids - 1) % items.WORDS, ids)
+        return times * len(written)
+
+    call(1)
+    return call, {'parameters': sum(p.numel() for p in model.parameters()),
+                  'found': [packed.words_of(ids) for ids in written]}
+
+
 def about():
     """Versions, device and threads."""
     versions = {name: importlib.metadata.version(name) for name in ('joeynmt', 'torch')}
@@ -133,4 +159,5 @@ def about():
 if __name__ == '__main__':
     protocol.only(int(sys.argv[1]))
     torch.set_num_threads(int(sys.argv[1]))
-    protocol.serve({'recurrent': recurrent, 'transformer': transformer, 'decode': decode}, about)
+    protocol.serve({'recurrent': recurrent, 'transformer': transformer, 'decode': decode,
+                    'translate': translate}, about)

@@ -63,31 +63,29 @@ def generate(beam, target_length, dtype='float32', **shape):
     return call, told_of(model)
 
 
-def converted(model, folder):
-    """Writes the model for CTranslate2: what its converter does with a model that has a tokenizer."""
-    loader = MarianMTLoader()
+def translator_of(loader, model, pieces, threads, dtype='float32', start='</s>', **config):
+    """The model as CTranslate2's: what its converter does with a model that has a tokenizer."""
+    folder = tempfile.mkdtemp()
     with torch.no_grad():
         spec = loader.get_model_spec(model)
-    pieces = ['</s>', '<s>', '<unk>', *(f'w{i}' for i in range(3, model.config.vocab_size - 1))]
     loader.set_vocabulary(spec, pieces)
-    spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = '<s>', '</s>', '<unk>'
-    spec.config.decoder_start_token = '</s>'
+    config |= dict(bos_token='<s>', eos_token='</s>', unk_token='<unk>', decoder_start_token=start)
+    for name, value in config.items():
+        setattr(spec.config, name, value)
     spec.validate()
     spec.optimize(quantization='float32')
     spec.save(folder)
-    return pieces
+    device = 'cuda' if ctranslate2.get_cuda_device_count() else 'cpu'
+    return ctranslate2.Translator(folder, device=device, compute_type=dtype, inter_threads=1, intra_threads=threads)
 
 
 def ctranslate(beam, target_length, dtype='float32', **shape):
     """CTranslate2's `translate_batch`."""
     model = marian(**shape)
-    folder = tempfile.mkdtemp()
-    pieces = converted(model, folder)
+    pieces = ['</s>', '<s>', '<unk>', *(f'w{i}' for i in range(3, shape['words'] - 1))]
+    translator = translator_of(MarianMTLoader(), model, pieces, THREADS, dtype)
     ids, mask = sources(shape)
     lines = [[pieces[i] for i in row[there]] for row, there in zip(ids, mask)]
-    device = 'cuda' if ctranslate2.get_cuda_device_count() else 'cpu'
-    translator = ctranslate2.Translator(folder, device=device, compute_type=dtype, inter_threads=1,
-                                        intra_threads=THREADS)
 
     def call(times):
         for _ in range(times):

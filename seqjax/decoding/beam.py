@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqjax.decoding.greedy import Step
+from seqjax.decoding.greedy import Step, Walk
 from seqjax.decoding.options import BOS, EOS, PAD
 from seqjax.decoding.ranking import extensions
 
 NO_BATCH = -1
-# (carry, parent_BK) -> carry: the hypothesis at each place goes on from that at place `parent_BK`.
+# (model, parent_BK) -> model: in what the model carries, the hypothesis at each place goes on from that at place
+# `parent_BK`.
 Follow = Callable[[Any, jax.Array], Any]
 
 
@@ -66,21 +67,30 @@ def reorder(tree: Any, axes: Any, parent_BK: jax.Array) -> Any:
     return jax.tree.map(take, tree, axes)
 
 
+def taken(tree: Any, axes: Any, row_C: jax.Array) -> Any:
+    """These rows of each leaf, along its batch axis."""
+    return jax.tree.map(lambda leaf, axis: leaf if axis == NO_BATCH else jnp.take(leaf, row_C, axis, mode='clip'),
+                        tree, axes)
+
+
+def widened(tree: Any, wider: Any) -> Any:
+    """What `tree` holds at the beginning of each leaf of `wider`, whose shapes are at least its own."""
+    return jax.tree.map(lambda leaf, wide: leaf if leaf.shape == wide.shape else lax.dynamic_update_slice(
+        wide, leaf.astype(wide.dtype), (0,) * leaf.ndim), tree, wider)
+
+
 class Beams(NamedTuple):
     """Hypotheses under way. K alive and K finished a row, the best of each first; -inf: an empty place."""
 
-    position: jax.Array
     alive_BKT: jax.Array
     alive_log_probs_BK: jax.Array
     finished_BKT: jax.Array
     finished_scores_BK: jax.Array
     finished_log_probs_BK: jax.Array
-    done_B: jax.Array
-    carry: Any
 
 
-def beam(step: Step, carry: Any, follow: Follow, done_B: jax.Array, beam_size: int, alpha: float,
-         max_length: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def beam(step: Step, model: Any, follow: Follow, done_B: jax.Array, walk: Walk, max_length: int, beam_size: int,
+         alpha: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The best hypotheses that a beam of `beam_size` finds.
 
     A hypothesis scores log p / length_penalty, EOS counted in its length. At each step the 2K best extensions of a
@@ -90,36 +100,33 @@ def beam(step: Step, carry: Any, follow: Follow, done_B: jax.Array, beam_size: i
 
     Args:
       step: one call of the model on B * K rows, the K of a sentence next to each other.
-      carry: the model's carry of all of them before the first token.
-      follow: moves hypotheses within the carry.
+      model: what the model carries of all of them before the first token.
+      follow: moves hypotheses within it.
       done_B: rows that have nothing to decode.
+      walk: the loop over tokens.
+      max_length: tokens, EOS counted.
       beam_size: K.
       alpha: exponent of the length penalty.
-      max_length: tokens, EOS counted.
 
     Returns:
-      tokens_BKT int32, scores_BK and log_probs_BK float32, and which rows are done (B,). The finished hypotheses come
-      first, sorted by score. Where they are fewer than K at `max_length`, the best unfinished ones follow, sorted by
-      score among themselves, whatever they score: half a sentence never goes before a whole one. A place that nothing
-      fills (there were fewer sequences than K) is all PAD and scores -inf.
+      tokens_BKT int32, scores_BK and log_probs_BK float32. The finished hypotheses come first, sorted by score. Where
+      they are fewer than K at `max_length`, the best unfinished ones follow, sorted by score among themselves, whatever
+      they score: half a sentence never goes before a whole one. A place that nothing fills (there were fewer sequences
+      than K) is all PAD and scores -inf.
     """
     B, K, T = done_B.shape[0], beam_size, max_length
 
-    def going(beams):
-        return (beams.position < T) & ~beams.done_B.all()
-
-    def extend(beams):
-        position = beams.position
+    def extend(position, done_B, beams, model):
         last_BK = jnp.where(position == 0, BOS, beams.alive_BKT[:, :, jnp.maximum(position - 1, 0)])
-        logits, carry = step(last_BK.reshape(B * K), beams.carry)
+        logits, model = step(last_BK.reshape(-1), model)
         log_probs_BC, parent_BC, token_BC = extensions(
-            beams.alive_log_probs_BK, logits.reshape(B, K, logits.shape[-1]), 2 * K)
+            beams.alive_log_probs_BK, logits.reshape(-1, K, logits.shape[-1]), 2 * K)
         tokens_BCT = jnp.take_along_axis(beams.alive_BKT, parent_BC[:, :, None], axis=1)
         tokens_BCT = tokens_BCT.at[:, :, position].set(token_BC)
         ends_BC = token_BC == EOS
 
         # A done row keeps what it has, or its result would depend on how long its batch mates take.
-        finishes_BK = ends_BC[:, :K] & ~beams.done_B[:, None]
+        finishes_BK = ends_BC[:, :K] & ~done_B[:, None]
         scores_BK = jnp.where(finishes_BK, log_probs_BC[:, :K] / length_penalty(position + 1, alpha), -jnp.inf)
         finished_scores_BK, best_BK = lax.top_k(jnp.concatenate([beams.finished_scores_BK, scores_BK], axis=1), K)
         finished_log_probs_BK = jnp.take_along_axis(
@@ -132,20 +139,19 @@ def beam(step: Step, carry: Any, follow: Follow, done_B: jax.Array, beam_size: i
         alive_log_probs_BK = jnp.take_along_axis(log_probs_BC, alive_BK, axis=1)
         alive_BKT = jnp.take_along_axis(tokens_BCT, alive_BK[:, :, None], axis=1)
         if K > 1:
-            carry = follow(carry, jnp.take_along_axis(parent_BC, alive_BK, axis=1))
+            model = follow(model, jnp.take_along_axis(parent_BC, alive_BK, axis=1))
 
-        done_B = (beams.done_B | (finished_scores_BK > -jnp.inf).all(axis=1)
+        done_B = (done_B | (finished_scores_BK > -jnp.inf).all(axis=1)
                   | (alive_log_probs_BK == -jnp.inf).all(axis=1))
-        return Beams(position + 1, alive_BKT, alive_log_probs_BK, finished_BKT, finished_scores_BK,
-                     finished_log_probs_BK, done_B, carry)
+        return done_B, Beams(alive_BKT, alive_log_probs_BK, finished_BKT, finished_scores_BK,
+                             finished_log_probs_BK), model
 
     nothing_BK = jnp.full((B, K), -jnp.inf, jnp.float32)
     no_tokens_BKT = jnp.full((B, K, T), PAD, jnp.int32)
     # All K would begin as the same hypothesis: the first alone does.
-    beams = lax.while_loop(going, extend, Beams(
-        position=jnp.int32(0), alive_BKT=no_tokens_BKT, alive_log_probs_BK=nothing_BK.at[:, 0].set(0.0),
-        finished_BKT=no_tokens_BKT, finished_scores_BK=nothing_BK, finished_log_probs_BK=nothing_BK, done_B=done_B,
-        carry=carry))
+    beams = Beams(alive_BKT=no_tokens_BKT, alive_log_probs_BK=nothing_BK.at[:, 0].set(0.0), finished_BKT=no_tokens_BKT,
+                  finished_scores_BK=nothing_BK, finished_log_probs_BK=nothing_BK)
+    beams = walk(extend, beams, model, done_B)
 
     # The finished, then the alive, then places that stayed empty among the finished: PAD and -inf.
     alive_scores_BK = beams.alive_log_probs_BK / length_penalty(T, alpha)
@@ -154,5 +160,4 @@ def beam(step: Step, carry: Any, follow: Follow, done_B: jax.Array, beam_size: i
     tokens_BCT = jnp.concatenate([beams.finished_BKT, beams.alive_BKT], axis=1)
     best_BK = jnp.argsort(scores_BC == -jnp.inf, axis=1, stable=True)[:, :K]
     return (jnp.take_along_axis(tokens_BCT, best_BK[:, :, None], axis=1),
-            jnp.take_along_axis(scores_BC, best_BK, axis=1), jnp.take_along_axis(log_probs_BC, best_BK, axis=1),
-            beams.done_B)
+            jnp.take_along_axis(scores_BC, best_BK, axis=1), jnp.take_along_axis(log_probs_BC, best_BK, axis=1))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.decoding import ranking
-from seqjax.decoding.greedy import Step, rollout
+from seqjax.decoding.greedy import Step, Walk, rollout
 from seqjax.decoding.options import BOS, PAD
 
 
@@ -32,9 +32,9 @@ def filter_logits(logits_BV: jax.Array, top_k: int | None = None, top_p: float |
     return logits_BV
 
 
-def sample(step: Step, carry: Any, done_B: jax.Array, max_length: int, rng: jax.Array, row_B: jax.Array,
+def sample(step: Step, model: Any, done_B: jax.Array, walk: Walk, max_length: int, rng: jax.Array, row_B: jax.Array,
            temperature: float = 1.0, top_k: int | None = None,
-           top_p: float | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+           top_p: float | None = None) -> tuple[jax.Array, jax.Array]:
     """One sample a row, as `rollout` returns them.
 
     The token at position t of row r is drawn with the key fold_in(fold_in(rng, r), t), so that a sample depends on the
@@ -42,10 +42,10 @@ def sample(step: Step, carry: Any, done_B: jax.Array, max_length: int, rng: jax.
     """
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(rng, row_B)
 
-    def draw(sums_BV, logits_BV, position):
+    def draw(sums_BV, logits_BV, position, keys_B):
         logits_BV = logits_BV.astype(jnp.float32).at[:, jnp.array([PAD, BOS])].set(-jnp.inf)
         logits_BV = filter_logits(logits_BV / temperature, top_k, top_p)
         now_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, position)
         return jax.vmap(jax.random.categorical)(now_B, logits_BV).astype(jnp.int32)
 
-    return rollout(step, draw, carry, done_B, max_length)
+    return rollout(step, draw, model, done_B, walk, max_length, keys_B)

@@ -1,14 +1,16 @@
 """From a model, its parameters and source sentences to hypotheses; knows of the model only the decoder contract."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from seqjax.decoding.beam import Follow, batch_axes, beam, length_penalty, reorder, repeat
+from seqjax.decoding.beam import Follow, batch_axes, beam, length_penalty, reorder, repeat, taken, widened
 from seqjax.decoding.greedy import Step, greedy
 from seqjax.decoding.options import BOS, PAD, Decoding
 from seqjax.decoding.sampling import sample
+from seqjax.decoding.walk import GoOn, walk
 
 
 class Hypotheses(NamedTuple):
@@ -17,15 +19,16 @@ class Hypotheses(NamedTuple):
     tokens_BKT: jax.Array  # int32, PAD after EOS; without EOS where max_length cut the hypothesis
     scores_BK: jax.Array  # float32, the log probability divided by the length penalty of beam search
     log_probs_BK: jax.Array  # float32, log p(tokens | source), EOS included
-    done_B: jax.Array | None = None  # rows in which a greater `max_length` would change nothing; None: not known
 
 
 def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, max_length: int,
-           rng: jax.Array | None = None, row_B: jax.Array | None = None) -> Hypotheses:
-    """Decodes a batch: encodes once, then one while loop that ends when every row has.
+           rng: jax.Array | None = None, row_B: jax.Array | None = None, room: int | None = None,
+           groups: bool = True) -> Hypotheses:
+    """Decodes a batch: encodes once, then walks over tokens until every row has ended.
 
-    Pure, and jittable with `model`, `decoding` and `max_length` static. A row's result depends on no other row. A row
-    whose source is all PAD is a filler: it decodes nothing and comes back as PAD with score 0.
+    Pure, and jittable with `model`, `decoding`, `max_length`, `room` and `groups` static. A row's result depends on no
+    other row, but for rounding. A row whose source is all PAD is a filler: it decodes nothing and comes back as PAD
+    with score 0.
 
     Args:
       model: has the methods of the decoder contract, by `model.apply({'params': params}, ..., method=name)`.
@@ -36,70 +39,87 @@ def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, ma
       rng: key of the samples; by default that of `decoding.seed`.
       row_B: int32, the id under which a row is sampled, say its index in its data set; by default its place in the
         batch, which makes its sample depend on that place.
+      room: tokens that the carry has room for at first, which changes nothing but the time; by default all.
+      groups: whether rows that are left may be gathered (`walk.py`); not where they lie on several devices, which would
+        exchange them.
     """
     decoding.check()
     B = source_BS.shape[0]
     K = decoding.beam_size if decoding.method == 'beam' else 1
-    step, carry, follow = shared(model, params, source_BS, max_length, K) if model.branches and K > 1 else apart(
-        model, params, source_BS, max_length, K)
+    before = begin(model, params, source_BS, max_length if room is None else min(room, max_length), max_length, K)
     filler_B = (source_BS == PAD).all(axis=1)
+    loop = functools.partial(walk, max_length=max_length, room=before.room, go_on=before.go_on, groups=groups)
 
     if decoding.method == 'beam':
-        *found, done_B = beam(step, carry, follow, filler_B, K, decoding.length_penalty, max_length)
+        found = beam(before.step, before.model, before.follow, filler_B, loop, max_length, K, decoding.length_penalty)
         tokens_BKT, scores_BK, log_probs_BK = (x[:, :decoding.nbest] for x in found)
     else:
         if decoding.method == 'greedy':
-            tokens_BT, log_probs_B, done_B = greedy(step, carry, filler_B, max_length)
+            tokens_BT, log_probs_B = greedy(before.step, before.model, filler_B, loop, max_length)
         else:
             rng = jax.random.key(decoding.seed) if rng is None else rng
             row_B = jnp.arange(B) if row_B is None else row_B
-            tokens_BT, log_probs_B, done_B = sample(step, carry, filler_B, max_length, rng, row_B,
-                                                    decoding.temperature, decoding.top_k, decoding.top_p)
+            tokens_BT, log_probs_B = sample(before.step, before.model, filler_B, loop, max_length, rng, row_B,
+                                            decoding.temperature, decoding.top_k, decoding.top_p)
         tokens_BKT, log_probs_BK = tokens_BT[:, None], log_probs_B[:, None]
         scores_BK = log_probs_BK
     return Hypotheses(jnp.where(filler_B[:, None, None], PAD, tokens_BKT),
-                      jnp.where(filler_B[:, None], 0.0, scores_BK), jnp.where(filler_B[:, None], 0.0, log_probs_BK),
-                      done_B)
+                      jnp.where(filler_B[:, None], 0.0, scores_BK), jnp.where(filler_B[:, None], 0.0, log_probs_BK))
 
 
-def apart(model: Any, params: Any, source_BS: jax.Array, max_length: int, K: int) -> tuple[Step, Any, Follow]:
-    """Each of the K hypotheses is a row: one step of all, their carry before the first, and how they change places."""
+class Beginning(NamedTuple):
+    """A search before its first token."""
+
+    step: Step
+    model: Any  # what the model carries: its memory of the source, and its carry
+    follow: Follow
+    go_on: GoOn
+    room: int  # tokens that there is room for in it
+
+
+def begin(model: Any, params: Any, source_BS: jax.Array, room: int, max_length: int, K: int) -> Beginning:
+    """Encodes the source. Each of K hypotheses of a row is a row of its own, with a copy of what was made of the
+    source; or they share that and the carry, where the model `branches`.
+    """
+    together = K > 1 and model.branches
+
     def encode(source_BS):
         return model.apply({'params': params}, source_BS, method='encode')
 
-    def start(memory):
-        return model.apply({'params': params}, memory, max_length, method='start')
+    def start(memory, room):
+        return model.apply({'params': params}, memory, room, *([K] if together else []), method='start')
 
-    def source(rows):
-        return jax.ShapeDtypeStruct((rows, source_BS.shape[1]), source_BS.dtype)
+    def shapes(rows):
+        memory = jax.eval_shape(encode, jax.ShapeDtypeStruct((rows, source_BS.shape[1]), source_BS.dtype))
+        apart = jax.eval_shape(lambda memory: model.unstacked(params, memory)[1], memory)
+        return memory, (apart, jax.eval_shape(lambda memory: start(memory, room), apart))
 
-    memory_axes = batch_axes(lambda rows: jax.eval_shape(encode, source(rows)))
-    memory = repeat(encode(source_BS), memory_axes, K)
-    carry = start(memory)
-    looped, memory = model.unstacked(params, memory)
+    stacked_axes, axes = batch_axes(shapes)
+    memory = encode(source_BS)
+    looped, memory = model.unstacked(params, memory if together else repeat(memory, stacked_axes, K))
+    little, all_of_it = (jax.eval_shape(lambda memory, room=room: start(memory, room), memory)
+                         for room in (room, max_length))
+    if little == all_of_it:
+        room = max_length
 
-    def step(tokens_B, carry):
-        logits_BTV, carry = model.apply({'params': looped}, tokens_B[:, None], memory, carry, method='decode')
-        return logits_BTV[:, -1], carry
+    def step(tokens_B, carried):
+        memory, carry = carried
+        tokens = tokens_B.reshape(-1, K if together else 1)
+        logits, carry = model.apply({'params': looped}, tokens, memory, carry, method='decode')
+        return logits.reshape(-1, logits.shape[-1]), (memory, carry)
 
-    def follow(carry, parent_BK):
-        axes = batch_axes(lambda rows: jax.eval_shape(lambda x: start(encode(x)), source(rows)))
-        return reorder(carry, axes, parent_BK)
+    def follow(carried, parent_BK):
+        memory, carry = carried  # hypotheses of a row have the same source
+        return memory, model.follow(carry, parent_BK) if together else reorder(carry, axes[1], parent_BK)
 
-    return step, carry, follow
+    def go_on(carried, row_C):
+        if row_C is not None:
+            places = row_C if together else (row_C[:, None] * K + jnp.arange(K)).reshape(-1)
+            carried = taken(carried, axes, places)
+        memory, carry = carried
+        return memory, widened(carry, start(memory, max_length))
 
-
-def shared(model: Any, params: Any, source_BS: jax.Array, max_length: int, K: int) -> tuple[Step, Any, Follow]:
-    """As `apart`, of a model whose K hypotheses of a row share what was made of the source, and the carry."""
-    memory = model.apply({'params': params}, source_BS, method='encode')
-    carry = model.apply({'params': params}, memory, max_length, K, method='start')
-    looped, memory = model.unstacked(params, memory)
-
-    def step(tokens_B, carry):
-        logits_BKV, carry = model.apply({'params': looped}, tokens_B.reshape(-1, K), memory, carry, method='decode')
-        return logits_BKV.reshape(-1, logits_BKV.shape[-1]), carry
-
-    return step, carry, model.follow
+    return Beginning(step, (memory, start(memory, room)), follow, go_on, room)
 
 
 def score(model: Any, params: Any, source_BS: jax.Array, target_BT: jax.Array, alpha: float = 0.0) -> jax.Array:

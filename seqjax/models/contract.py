@@ -36,7 +36,8 @@ class Translator(nn.Module):
         """All that stays constant while decoding, as a pytree: masks, and projected keys and values included."""
 
     def start(self, memory: Any, max_length: int) -> Any:
-        """The carry before the first token, with room for `max_length` tokens; positions are per row.
+        """The carry before the first token, with room for `max_length` tokens; positions are per row. What leaves hold
+        of the first tokens lies first, so that it goes over to a carry with more room. `memory` may be `unstacked`.
 
         Where the model `branches` there is a third argument, `places`: so many hypotheses a row share the carry.
         """

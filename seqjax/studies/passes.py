@@ -1,5 +1,6 @@
 """Calls to be timed: a training step, a forward pass, and the generation of so many words, on sequences of a length."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from seqjax.data.batches import Batch
 from seqjax.data.vocabulary import EOS, UNK
 from seqjax.decoding.greedy import rollout
+from seqjax.decoding.walk import walk
 from seqjax.studies.subject import Subject
 from seqjax.training import flops
 
@@ -72,10 +74,11 @@ def generating(subject: Subject, batch: Batch) -> Call:
             logits_BTV, carry = model.apply(variables, tokens_B[:, None], memory, carry, method='decode')
             return logits_BTV[:, -1], carry
 
-        def likeliest_but_end(sums_BV, logits_BV, position):
+        def likeliest_but_end(sums_BV, logits_BV, position, own):
             return sums_BV.at[:, EOS].set(-jnp.inf).argmax(-1).astype(jnp.int32)
 
-        return rollout(step, likeliest_but_end, carry, jnp.zeros(source_BS.shape[0], bool), length)[0]
+        loop = functools.partial(walk, max_length=length, room=length, go_on=lambda carry, _: carry, groups=False)
+        return rollout(step, likeliest_but_end, carry, jnp.zeros(source_BS.shape[0], bool), loop, length)[0]
 
     source = jnp.asarray(batch.source)
     return lambda: run(params, source)

@@ -1,8 +1,6 @@
 """Evaluation and prediction of a translation model: loss, decoding and scores, in batches of few shapes."""
 
-import dataclasses
 import functools
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from seqjax.data.batches import Batches, Shape
+from seqjax.data.batches import Batch, Batches, Shape, pad_rows
 from seqjax.data.vocabulary import EOS, Ragged
 from seqjax.decoding.options import Decoding
 from seqjax.decoding.search import search
@@ -26,6 +24,13 @@ class Hypothesis(NamedTuple):
     text: str
     score: float
     ids: np.ndarray
+
+
+class Sources(NamedTuple):
+    """What a search reads: (B, S) int32, PAD after each, and what each row is called (B,), -1 for a filler."""
+
+    source: np.ndarray
+    row: np.ndarray
 
 
 class Evaluation(NamedTuple):
@@ -76,33 +81,41 @@ class Evaluator:
     def _searches(self) -> dict:
         return {}
 
-    def _search(self, decoding: Decoding, max_length: int) -> Callable:
-        key = decoding, max_length
+    def _search(self, decoding: Decoding, room: int) -> Callable:
+        key = decoding, room
         if key not in self._searches:
             self._searches[key] = self.placement.rows(lambda params, batch: search(
-                self.model, params, batch.source, decoding, max_length, row_B=batch.row))
+                self.model, params, batch.source, decoding, self.max_length(decoding), row_B=batch.row, room=room,
+                groups=self.placement.rows_at_home))
         return self._searches[key]
 
-    def batches(self, source: Ragged, target: Ragged, decoding: Decoding, shapes: Sequence[Shape] | None = None,
-                ids: np.ndarray | None = None):
-        """The batches of a split in evaluation order: its rows, and this process's share of them on the devices.
-
-        Args:
-          shapes: those that batches may have; by default those of the task.
-          ids: what the rows are called; by default they are numbered.
-        """
+    def _share(self, decoding: Decoding) -> slice:
+        """The rows of a batch that are this process's."""
         self.placement.check_batch('--decoding.batch_size', decoding.batch_size)
-        plan = Batches(source, target, decoding.batch_size, shapes or self.codec.all_shapes, seed=None)
         share = decoding.batch_size // jax.process_count()
-        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
-        def called(row_B):
-            return row_B if ids is None else np.where(row_B < 0, row_B, ids[row_B])
-
+    def batches(self, source: Ragged, target: Ragged, decoding: Decoding) -> Iterator[tuple[np.ndarray, Batch]]:
+        """The batches of a split in evaluation order: its rows, and this process's share of them on the devices."""
+        mine = self._share(decoding)
+        plan = Batches(source, target, decoding.batch_size, self.codec.all_shapes, seed=None)
         for n in range(plan.batches_per_epoch):
             self.pause()
-            batch = plan.batch(n, mine)
-            yield called(plan.batch(n).row), self.placement.place_batch(batch._replace(row=called(batch.row)))
+            yield plan.batch(n).row, self.placement.place_batch(plan.batch(n, mine))
+
+    def sources(self, source: Ragged, decoding: Decoding) -> Iterator[tuple[np.ndarray, Sources, Shape]]:
+        """Sources in batches on the devices, the shortest first, each in the narrowest shape that holds it: which they
+        are, -1 for none, the batch, and its shape.
+        """
+        size, mine = decoding.batch_size, self._share(decoding)
+        order = np.argsort(source.lengths, kind='stable').astype(np.int32)
+        for first in range(0, len(order), size):
+            self.pause()
+            rows = order[first:first + size]
+            row_B = np.pad(rows, (0, size - len(rows)), constant_values=-1)
+            shape = next(shape for shape in self.codec.search_shapes if shape.source >= source.lengths[rows[-1]])
+            batch = Sources(pad_rows(source, row_B[mine], shape.source), row_B[mine])
+            yield row_B, self.placement.place_batch(batch), shape
 
     def losses(self, params: Any, source: Ragged, target: Ragged, decoding: Decoding) -> dict[str, float]:
         """Teacher-forced loss (smoothed as in training), unsmoothed perplexity and accuracy, over every pair."""
@@ -116,27 +129,17 @@ class Evaluator:
     def decode(self, params: Any, source: Ragged, decoding: Decoding) -> list[list[Hypothesis]]:
         """The n best hypotheses of each source, best first, in the order of the sources.
 
-        What a step costs grows with the room for what may still be written, and most sentences need little. So each
-        batch is searched with room for half as much again as its targets have in training; the sources that have not
-        ended by then are gathered, and searched once more with all the room there is; few of them in a small batch.
+        Sources of like lengths, which end at about the same time, are searched together, at first with room for as much
+        as their targets have in training.
         """
-        longest = self.max_length(decoding)
-        if (own := self.model.search(params, self.tables, decoding, longest)) is not None:
+        own = self.model.search(params, self.tables, decoding, self.max_length(decoding))
+        if own is not None:
             return [self._hypotheses(own(source.row(row))) for row in self._rows(source.count())]
         found: list = [None] * source.count()
-        left = np.arange(source.count())
-        for shapes, most in ((self.codec.all_shapes, 1.5), (self.codec.all_shapes[-1:], math.inf)):
-            few = decoding.batch_size // 8
-            if 0 < len(left) <= few and few % self.placement.batch_shards == 0:
-                decoding = dataclasses.replace(decoding, batch_size=few)
-            todo, left = left, np.zeros(0, int)
-            for row_B, batch in self.batches(source.take(todo), Ragged.of([[EOS]] * len(todo)), decoding, shapes, todo):
-                room = int(min(longest, most * batch.target.shape[-1]))
-                best = self._search(decoding, room)(params, batch)
-                again_B = (row_B >= 0) & ~best.done_B & (room < longest)
-                left = np.concatenate([left, row_B[again_B]])
-                for place in np.flatnonzero((row_B >= 0) & ~again_B):
-                    found[row_B[place]] = self._hypotheses(zip(best.tokens_BKT[place], best.scores_BK[place]))
+        for row_B, batch, shape in self.sources(source, decoding):
+            best = self._search(decoding, shape.target)(params, batch)
+            for place in np.flatnonzero(row_B >= 0):
+                found[row_B[place]] = self._hypotheses(zip(best.tokens_BKT[place], best.scores_BK[place]))
         return found
 
     def _hypotheses(self, found: Iterable[tuple[np.ndarray, float]]) -> list[Hypothesis]:

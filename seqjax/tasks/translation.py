@@ -35,6 +35,13 @@ class Codec:
         longest = Shape(self.max_length, self.max_length)
         return self.shapes if longest in self.shapes else (*self.shapes, longest)
 
+    @property
+    def search_shapes(self) -> tuple[Shape, ...]:
+        """Those that searches are compiled for: of each two of training's the wider, and the one for everything. A
+        search is longer to compile than a step, and pays less for width: it ends when its rows do.
+        """
+        return tuple(shape for shape in self.all_shapes if shape not in self.shapes[-2::-2])
+
     def to_json(self) -> dict[str, Any]:
         """A JSON value from which `from_json` makes an equal codec."""
         return dict(source=json.loads(self.source.to_json()), target=json.loads(self.target.to_json()),
