@@ -1,8 +1,8 @@
 """Writes what `benchmarks/translation.py` measured into a document: python -m benchmarks.tables DOCUMENT RESULTS
 
-A table stands between <!-- table:NAME --> and <!-- end table:NAME -->; what was there is replaced, and one that has no
-such place yet comes to the end. NAME: training, decoding, translating, bfloat16, ceiling, products, start, plan, steps,
-kinds, allocator, workers, conditions.
+A table stands between <!-- table:NAME --> and <!-- end table:NAME -->; what was there is replaced (in `conditions` the
+lines of other items stay), and one that has no such place yet comes to the end. NAME: training, decoding, translating,
+bfloat16, ceiling, products, start, plan, steps, kinds, allocator, workers, conditions.
 """
 
 import json
@@ -171,18 +171,23 @@ def shared_out(chosen: Mapping[str, Any]) -> str:
     return grid(['', 'seconds', 'seconds compiling, by trial'], rows)
 
 
-def conditions(chosen: Mapping[str, Any]) -> str:
-    """When, where and under which load each item was measured."""
+def conditions(chosen: Mapping[str, Any], before: str = '') -> str:
+    """When, where and under which load each item was measured; what `before` says of others stays."""
     def line(item: Mapping[str, Any]) -> str:
         return f'{item["machine"]}, {item["threads"]} threads a side; {item["system"]}'
 
-    where = sorted({line(item) for item in chosen.values()})
-    versions = sorted({f'{name} {version}' for item in chosen.values() for name, version in item['versions'].items()})
-    rows = [[name, item['when'], str(item['commit'])[:9], str(item['repeats']),
-             f'{item["load"][0]:.1f} to {item["load"][1]:.1f}', f'{item["seconds"]:.0f}',
-             ' '.join(f'{key}={value}' for key, value in item['shape'].items())] for name, item in chosen.items()]
-    table = grid(['item', 'when', 'commit', 'repeats', 'load', 'seconds', 'shape'], rows)
-    return '\n\n'.join(['\n'.join(where), ', '.join(versions), table])
+    told = before.strip().split('\n\n')
+    old_where, old_versions, old_table = told if len(told) == 3 else ('', '', '')
+    old = {row.split(' | ')[0].removeprefix('| '): row.strip('| ').split(' | ') for row in old_table.splitlines()[2:]}
+    where = {line(item) for item in chosen.values()} | set(filter(None, old_where.splitlines()))
+    versions = {f'{name} {version}' for item in chosen.values() for name, version in item['versions'].items()}
+    versions |= set(filter(None, old_versions.split(', ')))
+    rows = old | {name: [
+        name, item['when'], str(item['commit'])[:9], str(item['repeats']),
+        f'{item["load"][0]:.1f} to {item["load"][1]:.1f}', f'{item["seconds"]:.0f}',
+        ' '.join(f'{key}={value}' for key, value in item['shape'].items())] for name, item in chosen.items()}
+    table = grid(['item', 'when', 'commit', 'repeats', 'load', 'seconds', 'shape'], list(rows.values()))
+    return '\n\n'.join(['\n'.join(sorted(where)), ', '.join(sorted(versions)), table])
 
 
 # The beginnings of the names of the items that each table has, and what writes it.
@@ -208,7 +213,11 @@ def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:
             whole = {key: item for key, item in chosen.items() if results.measured(item)}
             failed = [f'{key} failed: {side["error"]}' for key, item in chosen.items() if key not in whole
                       for side in item['sides'].values()]
-            parts = [table(chosen)] if table is conditions else [*([table(whole)] if whole else []), *failed]
+            if table is conditions:
+                _, _, rest = text.partition(f'<!-- table:{name} -->')
+                parts = [conditions(chosen, rest.partition(f'<!-- end table:{name} -->')[0])]
+            else:
+                parts = [*([table(whole)] if whole else []), *failed]
             text = put(text, f'table:{name}', '\n\n'.join(parts), document)
             names.append(name)
     files.write(document, text)

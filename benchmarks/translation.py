@@ -36,7 +36,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODULES = {'ours': 'benchmarks.ours', 'torch': 'benchmarks.peers.in_torch', 'joeynmt': 'benchmarks.peers.in_joeynmt',
            'marian': 'benchmarks.peers.in_marian', 'pegasus': 'benchmarks.peers.in_pegasus'}
 SETTLE = 0.3  # seconds between turns: threads of OpenMP go on spinning for a while
-TOLD = 'parameters', 'bleu', 'plan_bytes', 'peak_bytes'
+TOLD = {'parameters': ',', 'bleu': '.2f', 'plan_bytes': ',', 'peak_bytes': ','}  # besides rates, and how it is written
 MOST = 200  # steps of a turn
 
 
@@ -132,7 +132,7 @@ def show(name: str, result: dict[str, Any], say: Callable[[str], None] = print) 
             say(f'  {side:<26} {entry["error"]}')
             continue
         values = entry['values']
-        told = '  '.join(f'{key} {entry[key]:,}' for key in TOLD if key in entry)
+        told = '  '.join(f'{key} {entry[key]:{form}}' for key, form in TOLD.items() if key in entry)
         say(f'  {side:<26} {statistics.median(values):>16,.2f}  ({min(values):,.2f} to {max(values):,.2f})  {told}')
 
 

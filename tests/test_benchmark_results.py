@@ -184,6 +184,14 @@ def test_tables_stand_between_their_marks(item, tmp_path):
     before = text
     tables.write(document, measured)
     assert document.read_text() == before, 'written again, nothing moves'
+    other = {'decoding.some': item | {'machine': 'Q, 4 cores', 'versions': {'jax': '2'}}}
+    assert tables.write(document, other) == ['decoding', 'conditions']
+    after = document.read_text()
+    lost = [line for line in before.splitlines() if line not in after.splitlines()]
+    assert lost == ['jax 1'], 'the lines of other items stay'
+    assert '\n\njax 1, jax 2\n\n' in after
+    assert 'P, 2 cores, 2 threads a side; L, Python 3\nQ, 4 cores, 2 threads a side; L, Python 3\n' in after
+    assert after.count('| decoding.some | 2026') == 1
     with pytest.raises(UserError, match='is not there'):
         tables.write(tmp_path / 'none.md', measured)
 
