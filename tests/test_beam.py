@@ -49,7 +49,8 @@ def plain_beam(log_probs, K, T, alpha):
                              for prefix, total in alive for v in range(EOS, V)), reverse=True)[:2 * K]
         ended += [(normalise(total, length, alpha), total, s) for total, s in candidates[:K] if s[-1] == EOS]
         alive = [(s, total) for total, s in candidates if s[-1] != EOS][:K]
-        if len(ended) >= K:
+        best = normalise(alive[0][1], length, alpha) if alive else -np.inf
+        if len(ended) >= K and (K == 1 or best <= max(ended)[0]):
             break
     ended = sorted(ended, reverse=True)
     return (ended + [(normalise(total, T, alpha), total, s) for s, total in alive])[:K]
@@ -206,6 +207,16 @@ def test_a_row_is_done_when_its_beam_is_full():
     jax.effects_barrier()
     assert model.calls == 2
     np.testing.assert_allclose(np.exp(found.scores_BK), [[0.6, 0.24]], rtol=1e-6)
+
+
+def test_a_hypothesis_that_is_nearly_certain_outlives_poor_ones_that_finish_before_it():
+    certain = tree(lambda prefix: {EOS: 0.98, 4: 0.02} if len(prefix) == 3 else {4: 0.98, EOS: 0.02}, 5, 4)
+    model = Counting()
+    found = decode(toy(certain), sources(1), 20, model, method='beam', beam_size=2, nbest=2, length_penalty=0.6)
+    jax.effects_barrier()
+    assert found.tokens_BKT[0, 0].tolist() == pad([4, 4, 4, EOS], 20)
+    np.testing.assert_allclose(np.exp(found.log_probs_BK[0, 0]), 0.98 ** 4, rtol=1e-5)
+    assert model.calls == 4, 'no other could be as good'
 
 
 def test_a_row_is_done_when_nothing_is_left_to_extend():
