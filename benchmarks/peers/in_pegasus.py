@@ -2,7 +2,8 @@
 Transformer that normalises before each sub-layer, and its conversion.
 
 Ends are where the model puts them. A batch of Hugging Face's is done when each of its sentences has as many hypotheses
-as the beam is wide (`early_stopping`), as ours is; CTranslate2 sorts sentences and drops those that have ended itself.
+as the beam is wide (`early_stopping`, its quickest way); CTranslate2 sorts sentences and drops those that have ended
+itself.
 """
 
 import sys
