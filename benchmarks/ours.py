@@ -112,7 +112,9 @@ def translate(run: str, rows: int, beam: int, penalty: float) -> tuple[protocol.
     Raises:
       ValueError: the run's model is another than the others have.
     """
+    from seqjax.layers.positions import sinusoids
     from seqjax.models.transformer import Transformer
+    from seqjax.prepared import parameter_count
     from seqjax.training.checkpoint import paths
 
     _, source, experiment, evaluator, params = trained(run, rows, beam, penalty)
@@ -120,11 +122,12 @@ def translate(run: str, rows: int, beam: int, penalty: float) -> tuple[protocol.
     wanted = dict(norm='before', normalisation='layer', positions='sinusoidal', tie='all', dtype='float32')
     if not isinstance(model, Transformer) or any(getattr(model, name) != value for name, value in wanted.items()):
         raise ValueError(f'{run} is no Transformer with {wanted}, which is what the others have')
+    length = evaluator.codec.max_length
     packed.Packed(run, {path: np.asarray(value) for path, value in paths(params).items()},
-                  [source.row(i) for i in range(source.count())],
+                  sinusoids(length, model.hidden_size), [source.row(i) for i in range(source.count())],
                   dict(width=model.hidden_size, layers=model.num_layers, heads=model.num_heads,
                        feedforward=model.feedforward_size, words=evaluator.codec.target.size,
-                       length=evaluator.codec.max_length)).write()
+                       length=length)).write()
     found = []
 
     def call(times: int) -> float:
@@ -133,7 +136,7 @@ def translate(run: str, rows: int, beam: int, penalty: float) -> tuple[protocol.
         return times * source.count()
 
     call(1)
-    return call, {'parameters': sum(value.size for value in paths(params).values()),
+    return call, {'parameters': parameter_count(params),
                   'found': [packed.words_of(best[0].ids) for best in found]}
 
 

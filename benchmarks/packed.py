@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import items
+
 FILE = pathlib.Path(__file__).resolve().parents[1] / '.cache' / 'packed.npz'
 
 
 class Packed(NamedTuple):
-    """A run's parameters by their paths, sentences to translate, and sizes."""
+    """A run's parameters by their paths, the positions that it adds, sentences to translate, and sizes."""
 
     run: str  # its folder, as the command named it
     parameters: dict[str, np.ndarray]
+    positions: np.ndarray  # (length, width)
     sources: list[np.ndarray]  # ids, EOS at the end
     sizes: dict[str, int]  # width, layers, heads, feedforward, words, length
 
@@ -25,8 +28,9 @@ class Packed(NamedTuple):
         """What `read` reads."""
         FILE.parent.mkdir(parents=True, exist_ok=True)
         ends = np.cumsum([len(ids) for ids in self.sources])
-        np.savez(FILE, run=self.run, sources=np.concatenate(self.sources), ends=ends, sizes=json.dumps(self.sizes),
-                 **{f'parameters/{path}': value for path, value in self.parameters.items()})
+        parameters = {f'parameters/{path}': value for path, value in self.parameters.items()}
+        np.savez(FILE, run=self.run, positions=self.positions, sources=np.concatenate(self.sources), ends=ends,
+                 sizes=json.dumps(self.sizes), **parameters)
 
     @classmethod
     def read(cls, run: str) -> 'Packed':
@@ -39,7 +43,7 @@ class Packed(NamedTuple):
             with np.load(FILE) as found:
                 if str(found['run']) == run:
                     parameters = {name.partition('/')[2]: found[name] for name in found if name.startswith('param')}
-                    return cls(run, parameters, np.split(found['sources'], found['ends'][:-1]),
+                    return cls(run, parameters, found['positions'], np.split(found['sources'], found['ends'][:-1]),
                                json.loads(str(found['sizes'])))
         raise ValueError(f'{run} was not packed: our side, which does it, failed or was left out')
 
@@ -58,7 +62,7 @@ class Packed(NamedTuple):
 def words_of(ids: Sequence[int]) -> list[int]:
     """What stands before the first EOS, as a list for JSON."""
     ids = [int(i) for i in ids]
-    return ids[:ids.index(2)] if 2 in ids else ids
+    return ids[:ids.index(items.EOS)] if items.EOS in ids else ids
 
 
 def layer(p: Mapping[str, np.ndarray], side: str, n: int) -> dict[str, Any]:

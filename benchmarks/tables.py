@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import results
 from seqjax import files
 from seqjax.errors import UserError
-from seqjax.studies.docs import put
+from seqjax.studies.docs import between, put
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -176,13 +176,15 @@ def conditions(chosen: Mapping[str, Any], before: str = '') -> str:
     def line(item: Mapping[str, Any]) -> str:
         return f'{item["machine"]}, {item["threads"]} threads a side; {item["system"]}'
 
-    told = before.strip().split('\n\n')
-    old_where, old_versions, old_table = told if len(told) == 3 else ('', '', '')
-    old = {row.split(' | ')[0].removeprefix('| '): row.strip('| ').split(' | ') for row in old_table.splitlines()[2:]}
-    where = {line(item) for item in chosen.values()} | set(filter(None, old_where.splitlines()))
+    where = {line(item) for item in chosen.values()}
     versions = {f'{name} {version}' for item in chosen.values() for name, version in item['versions'].items()}
-    versions |= set(filter(None, old_versions.split(', ')))
-    rows = old | {name: [
+    rows = {}
+    if before.count('\n\n') == 2:  # written by this function
+        old_where, old_versions, old_table = before.split('\n\n')
+        rows = {cells[0]: cells for cells in (row.strip('| ').split(' | ') for row in old_table.splitlines()[2:])}
+        if rows.keys() - chosen.keys():
+            where, versions = where | set(old_where.splitlines()), versions | set(old_versions.split(', '))
+    rows |= {name: [
         name, item['when'], str(item['commit'])[:9], str(item['repeats']),
         f'{item["load"][0]:.1f} to {item["load"][1]:.1f}', f'{item["seconds"]:.0f}',
         ' '.join(f'{key}={value}' for key, value in item['shape'].items())] for name, item in chosen.items()}
@@ -213,11 +215,8 @@ def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:
             whole = {key: item for key, item in chosen.items() if results.measured(item)}
             failed = [f'{key} failed: {side["error"]}' for key, item in chosen.items() if key not in whole
                       for side in item['sides'].values()]
-            if table is conditions:
-                _, _, rest = text.partition(f'<!-- table:{name} -->')
-                parts = [conditions(chosen, rest.partition(f'<!-- end table:{name} -->')[0])]
-            else:
-                parts = [*([table(whole)] if whole else []), *failed]
+            parts = ([conditions(chosen, between(text, f'table:{name}'))] if table is conditions
+                     else [*([table(whole)] if whole else []), *failed])
             text = put(text, f'table:{name}', '\n\n'.join(parts), document)
             names.append(name)
     files.write(document, text)

@@ -4,7 +4,7 @@
     python -m benchmarks.translation                            # all: 50 minutes on two idle cores
     python -m benchmarks.translation --quick                    # an item of each kind: two minutes
     python -m benchmarks.translation --only=training.transformer,decoding.beam.64
-    python -m benchmarks.translation --only=translating --run=runs/multi30k   # all with the parameters of that run
+    python -m benchmarks.translation --only=translating --run=RUN   # all with the parameters of that run
     python -m benchmarks.tables docs/performance.md runs/benchmarks/translation.json
 
 Each side is a process that stays alive; only one of them works at a time. A side is compiled and warm before the first

@@ -50,7 +50,7 @@ def plain_beam(log_probs, K, T, alpha):
         ended += [(normalise(total, length, alpha), total, s) for total, s in candidates[:K] if s[-1] == EOS]
         alive = [(s, total) for total, s in candidates if s[-1] != EOS][:K]
         best = normalise(alive[0][1], length, alpha) if alive else -np.inf
-        if len(ended) >= K and (K == 1 or best <= max(ended)[0]):
+        if len(ended) >= K and best <= max(ended)[0]:
             break
     ended = sorted(ended, reverse=True)
     return (ended + [(normalise(total, T, alpha), total, s) for s, total in alive])[:K]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ours, packed
+from seqjax.layers.positions import sinusoids
 from seqjax.models.transformer import Transformer
 from seqjax.prepared import initialise
 from seqjax.training.checkpoint import paths
@@ -16,7 +17,7 @@ def some():
     model = Transformer(**ours.fields_of('transformer', SHAPE, 'float32'), source_size=20, target_size=20)
     parameters = {path: np.asarray(value) for path, value in paths(initialise(model, 0)).items()}
     sources = [np.array(ids, np.int32) for ids in ([5, 6, 2], [2], [7, 2], [4, 4, 4, 2])]
-    return packed.Packed('runs/some', parameters, sources, SHAPE | {'length': 9})
+    return packed.Packed('runs/some', parameters, sinusoids(9, 8), sources, SHAPE | {'length': 9})
 
 
 def test_what_is_written_is_read(some, tmp_path, monkeypatch):
@@ -27,6 +28,7 @@ def test_what_is_written_is_read(some, tmp_path, monkeypatch):
     found = packed.Packed.read('runs/some')
     assert found.sizes == some.sizes
     assert [ids.tolist() for ids in found.sources] == [ids.tolist() for ids in some.sources]
+    np.testing.assert_array_equal(found.positions, some.positions)
     assert found.parameters.keys() == some.parameters.keys()
     for path, value in some.parameters.items():
         np.testing.assert_array_equal(found.parameters[path], value)

@@ -12,6 +12,7 @@ from benchmarks.peers.__main__ import PYTHON, ROOT
 from seqjax.data.batches import Batch
 from seqjax.decoding.options import Decoding
 from seqjax.decoding.search import search
+from seqjax.layers.positions import sinusoids
 from seqjax.models.transformer import Transformer
 from seqjax.prepared import initialise
 from seqjax.training.checkpoint import paths
@@ -119,7 +120,7 @@ def test_with_our_parameters_they_translate_as_we_do(tmp_path, monkeypatch, prog
     source_BS = items.batches(7, 9, 2, 40, count=1)[0][0]
     monkeypatch.setattr(packed, 'FILE', tmp_path / 'packed.npz')
     packed.Packed('some', {path: np.asarray(value) for path, value in paths(params).items()},
-                  [row[row != items.PAD] for row in source_BS],
+                  sinusoids(12, 16), [row[row != items.PAD] for row in source_BS],
                   dict(width=16, layers=2, heads=2, feedforward=24, words=40, length=12)).write()
     done = subprocess.run([PYTHON, '-c', TRANSLATED, packed.FILE, program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -192,6 +192,10 @@ def test_tables_stand_between_their_marks(item, tmp_path):
     assert '\n\njax 1, jax 2\n\n' in after
     assert 'P, 2 cores, 2 threads a side; L, Python 3\nQ, 4 cores, 2 threads a side; L, Python 3\n' in after
     assert after.count('| decoding.some | 2026') == 1
+    elsewhere = {name: found | {'machine': 'Q, 4 cores', 'versions': {'jax': '2'}} for name, found in measured.items()}
+    tables.write(document, elsewhere | other)
+    assert 'jax 1' not in document.read_text(), 'nothing that is there was measured so'
+    assert 'P, 2 cores' not in document.read_text()
     with pytest.raises(UserError, match='is not there'):
         tables.write(tmp_path / 'none.md', measured)
 

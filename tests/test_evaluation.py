@@ -1,12 +1,14 @@
 """Decoding a split: sources of like lengths together, with little room at first."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from tiny import TEXT, at_random
 
 from experiments.translation import numerals
-from seqjax.data.batches import pad_rows
+from seqjax.data.batches import Shape, pad_rows
 from seqjax.decoding.options import EOS, Decoding
 from seqjax.decoding.search import search
 
@@ -62,6 +64,16 @@ def test_sources_of_like_lengths_are_searched_together(tiny):
         np.testing.assert_array_equal(batch.row.reshape(-1), row_B)
         np.testing.assert_array_equal(batch.source.reshape(16, -1)[:len(here)], pad_rows(source, here, shape.source))
         assert not batch.source.reshape(16, -1)[len(here):].any()
+
+
+def test_searches_have_the_wider_of_each_two_shapes_and_one_for_everything(tiny):
+    def chosen(*widths):
+        codec = dataclasses.replace(tiny['gru'][0].codec, shapes=tuple(Shape(n, n + 1) for n in widths), max_length=60)
+        return [shape.source for shape in codec.search_shapes]
+
+    assert chosen(8, 12, 16, 20, 24, 32) == [12, 20, 32, 60]
+    assert chosen(8, 12, 16) == [8, 16, 60]
+    assert chosen(8) == [8, 60]
 
 
 def test_no_sources_are_no_translations(tiny):

@@ -36,12 +36,9 @@ def pegasus(found):
     missing = [name for name in missing if 'embed_positions' not in name and name != 'final_logits_bias']
     if missing or unexpected:
         raise ValueError(f'no parameters for {missing}, no place for {unexpected}')
-    place, pair = np.arange(sizes['length'])[:, None], np.arange(sizes['width'])[None] // 2
-    angle = place / 10000.0 ** (2 * pair / sizes['width'])  # Pegasus has sines first, ours has them in turn
-    table = torch.from_numpy(np.where(np.arange(sizes['width']) % 2, np.cos(angle), np.sin(angle))).float()
-    for side in (model.model.encoder, model.model.decoder):
+    for side in (model.model.encoder, model.model.decoder):  # theirs have sines first, ours has them in turn
         with torch.no_grad():
-            side.embed_positions.weight.copy_(table)
+            side.embed_positions.weight.copy_(torch.from_numpy(found.positions))
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = EPSILON

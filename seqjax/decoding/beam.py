@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqjax.decoding.greedy import Step, Walk
+from seqjax.decoding.greedy import Step
 from seqjax.decoding.options import BOS, EOS, PAD
 from seqjax.decoding.ranking import extensions
+from seqjax.decoding.walk import Walk
 
 NO_BATCH = -1
 # (model, parent_BK) -> model: in what the model carries, the hypothesis at each place goes on from that at place
@@ -96,8 +97,8 @@ def beam(step: Step, model: Any, follow: Follow, done_B: jax.Array, walk: Walk, 
     A hypothesis scores log p / length_penalty, EOS counted in its length. At each step the 2K best extensions of a
     row's alive hypotheses are candidates: those that end in EOS finish if they are among the first K, and the first K
     others stay alive. A row is done when K hypotheses have finished and the best that is alive, if it ended now, would
-    score no more than the best of them; a beam of one, as soon as its hypothesis has finished: it is greedy decoding.
-    What its batch mates do meanwhile, or later, changes nothing in a row.
+    score no more than the best of them. So a beam of one, of which the second best is alive when the best has finished,
+    is greedy decoding. What its batch mates do meanwhile, or later, changes nothing in a row.
 
     Args:
       step: one call of the model on B * K rows, the K of a sentence next to each other.
@@ -144,7 +145,7 @@ def beam(step: Step, model: Any, follow: Follow, done_B: jax.Array, walk: Walk, 
 
         # Where one hypothesis has nearly all of the probability, K poor short ones finish before it.
         best_B = alive_log_probs_BK[:, 0] / length_penalty(position + 1, alpha)
-        full_B = (finished_scores_BK > -jnp.inf).all(axis=1) & ((K == 1) | (best_B <= finished_scores_BK[:, 0]))
+        full_B = (finished_scores_BK > -jnp.inf).all(axis=1) & (best_B <= finished_scores_BK[:, 0])
         done_B = done_B | full_B | (alive_log_probs_BK == -jnp.inf).all(axis=1)
         return done_B, Beams(alive_BKT, alive_log_probs_BK, finished_BKT, finished_scores_BK,
                              finished_log_probs_BK), model

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.decoding.options import BOS, EOS, PAD
+from seqjax.decoding.walk import Walk
 
 # (tokens_B, model) -> (logits_BV, model): one call of the model's `decode` on one token a row; `model` is what it
 # carries.
 Step = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
-# (extend, rows, model, done_B) -> rows: `walk` of walk.py, which has the rest of its arguments.
-Walk = Callable[[Callable, Any, Any, jax.Array], Any]
 
 
 def possible(values: jax.Array, token: jax.Array) -> jax.Array:

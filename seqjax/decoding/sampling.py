@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.decoding import ranking
-from seqjax.decoding.greedy import Step, Walk, rollout
+from seqjax.decoding.greedy import Step, rollout
 from seqjax.decoding.options import BOS, PAD
+from seqjax.decoding.walk import Walk
 
 
 def filter_logits(logits_BV: jax.Array, top_k: int | None = None, top_p: float | None = None) -> jax.Array:

@@ -12,6 +12,8 @@ from jax import lax
 
 # (model, row_C) -> model: what a model carries of these rows alone, or of all where None, with all the room.
 GoOn = Callable[[Any, jax.Array | None], Any]
+# (extend, rows, model, done_B) -> rows: `walk` with the rest of its arguments.
+Walk = Callable[[Callable, Any, Any, jax.Array], Any]
 SHARE = 4  # a group is this part of a batch
 LEAST = 4  # fewer rows make no group
 
@@ -30,7 +32,7 @@ def walk(extend: Callable, rows: Any, model: Any, done_B: jax.Array, max_length:
       model: what the model carries, with room for `room` tokens.
       done_B: rows that have nothing to extend.
       max_length: the position at which to stop.
-      room: the position at which those that are left need more room.
+      room: the position at which those that are left need more room, at most `max_length`.
       go_on: what they go on with.
       groups: whether rows may be gathered; not where they lie on several devices.
 
@@ -49,11 +51,10 @@ def walk(extend: Callable, rows: Any, model: Any, done_B: jax.Array, max_length:
         return (position < until) & ((~done_C).sum() > enough)
 
     position, done_B, rows, model = lax.while_loop(
-        functools.partial(going, few if few < B else 0, min(room, max_length)), step,
-        (jnp.int32(0), done_B, rows, model))
+        functools.partial(going, few if few < B else 0, room), step, (jnp.int32(0), done_B, rows, model))
     to_the_end = functools.partial(lax.while_loop, functools.partial(going, 0, max_length), step)
     if few == B:
-        return rows if room >= max_length else to_the_end((position, done_B, rows, go_on(model, None)))[2]
+        return rows if room == max_length else to_the_end((position, done_B, rows, go_on(model, None)))[2]
 
     def rest(state):
         left_B, rows = state

@@ -96,6 +96,11 @@ def read(document: pathlib.Path) -> str:
         raise UserError(f'{document} is not there; name the document that takes the results') from None
 
 
+def between(text: str, name: str) -> str:
+    """What stands between those marks; '' where there are none."""
+    return text.partition(f'<!-- {name} -->')[2].partition(f'<!-- end {name} -->')[0].strip()
+
+
 def put(text: str, name: str, section: str, document: pathlib.Path) -> str:
     """The `text` of a document with `section` between the marks <!-- NAME --> and <!-- end NAME -->, or at its end."""
     begin, end = f'<!-- {name} -->', f'<!-- end {name} -->'
