@@ -144,27 +144,6 @@ def test_self_attention_is_permutation_equivariant():
     assert np.abs(out[:, order] - out).max() > 0.1, 'equal rows prove nothing'
 
 
-@pytest.mark.parametrize('alike', [False, True], ids=['slots of each row', 'slots alike'])
-def test_a_cache_is_written_where_the_slots_say(alike):
-    layer, x = SelfAttention(H), normal(B, 2, D)
-    params = randomised(layer, x, np.ones((1, 1, 2), bool))
-    keys, values = normal(B, H, 6, D // H, seed=1), normal(B, H, 6, D // H, seed=2)
-    # The last row's second token lies behind the cache's end and is dropped.
-    position = jnp.array([3, 3, 3] if alike else [0, 3, 5])
-    slots = position[:, None] + jnp.arange(2)
-    mask = jnp.arange(6) <= slots[:, :, None]
-    cache = jnp.asarray(keys.swapaxes(2, 3)), jnp.asarray(values), jnp.int32(3) if alike else slots
-    (_, (new_keys, new_values)), _ = apply(layer, params, x, mask, cache)
-    _, W_K, W_V = np.moveaxis(np.asarray(params['query_key_value']), 1, 0)
-    for old, new, W in ((keys, new_keys.swapaxes(2, 3), W_K), (values, new_values, W_V)):
-        expected = old.copy()
-        for b, start in enumerate(position):
-            for t in range(2):
-                if start + t < 6:
-                    expected[b, :, start + t] = (x[b, t] @ W).reshape(H, -1)
-        np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-6)
-
-
 def test_dropped_weights_are_neither_shown_nor_renormalised():
     """With V = 1 a context element is the sum of the kept weights over 1 - rate: 1 on average, and never only 1."""
     x, rate = np.zeros((1, 200, D), np.float32), 0.25

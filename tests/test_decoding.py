@@ -10,6 +10,7 @@ import pytest
 from seqjax.decoding.options import BOS, EOS, PAD, Decoding
 from seqjax.decoding.search import score, search
 from seqjax.errors import UserError
+from seqjax.models.contract import Translator
 from seqjax.options import options, unread
 
 
@@ -25,6 +26,8 @@ class Toy:
 
     def apply(self, variables, *args, method):
         return getattr(self, method)(variables['params'], *args)
+
+    widened = Translator.widened
 
     def unstacked(self, params, memory):
         return params, memory

@@ -13,6 +13,7 @@ from transformer_checks import LENGTHS, MOVED, SIZES, SOURCE, TARGET, TOKENS, co
 
 from seqjax.data.batches import Batch
 from seqjax.errors import UserError
+from seqjax.layers import cache
 from seqjax.models.transformer import Transformer
 
 SWITCHED = [dict(normalisation='rms'), dict(normalisation='rms', norm='after', residual=False),
@@ -69,9 +70,23 @@ def test_hypotheses_that_branch_equal_their_own_past(fields):
     checks.hypotheses_that_branch_equal_their_own_past(compiled(**fields))
 
 
+@pytest.mark.parametrize('positions', ['sinusoidal', 't5'])
+def test_so_do_those_whose_cache_lies_in_pieces(monkeypatch, positions):
+    monkeypatch.setattr(cache, 'FEWEST', 2)
+    assert cache.lengths(5, 3) == [2, 2, 1]
+    checks.hypotheses_that_branch_equal_their_own_past(compiled(positions=positions))
+
+
 @pytest.mark.parametrize('fields', [dict(norm='before'), dict(norm='after', positions='t5', tie='all')], ids=name)
 def test_beams_are_those_of_rows_of_their_own(fields):
     checks.beams_are_those_of_rows_of_their_own(compiled(**fields))
+
+
+@pytest.mark.parametrize('room', [3, 7])
+def test_so_are_those_of_a_cache_in_pieces(monkeypatch, room):
+    monkeypatch.setattr(cache, 'FEWEST', 2)
+    assert (cache.lengths(3, 3), cache.lengths(7, 3)) == ([2, 1], [4, 3])
+    checks.beams_are_those_of_rows_of_their_own(compiled(), room)
 
 
 def test_every_leaf_of_the_carry_has_one_batch_axis():
@@ -112,7 +127,7 @@ def test_a_cache_of_bfloat16_is_float32_where_bfloat16_cannot_be_written_in_plac
     run = compiled(dtype='bfloat16', positions='rotary')
     memory = run.encode(run.params, SOURCE)
     carry = run.model.apply({'params': run.params}, memory, 5, method='start')
-    assert {leaf.dtype.name for leaf in (*carry['keys'], *carry['values'])} == {kept}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((carry['keys'], carry['values']))} == {kept}
     full, _ = run.decode(run.params, TOKENS, memory)
     for t in range(5):
         logits, carry = run.decode(run.params, TOKENS[:, t:t + 1], memory, carry)

@@ -162,13 +162,13 @@ def hypotheses_that_branch_equal_their_own_past(run, places=3):
     assert crossed
 
 
-def beams_are_those_of_rows_of_their_own(run):
+def beams_are_those_of_rows_of_their_own(run, room=None):
     """The beam whose hypotheses share the cache of their row finds what one finds that copies rows."""
     alone = type('Alone', (type(run.model),), {'branches': False})(**(SIZES | {
         name: getattr(run.model, name) for name in ('norm', 'positions', 'tie')}))
     decoding = Decoding(method='beam', beam_size=3, nbest=3, length_penalty=0.6)
-    ours, theirs = (jax.jit(functools.partial(search, model, decoding=decoding, max_length=7))(run.params, SOURCE)
-                    for model in (run.model, alone))
+    ours, theirs = (jax.jit(functools.partial(search, model, decoding=decoding, max_length=7, room=room))(
+        run.params, SOURCE) for model, room in ((run.model, room), (alone, None)))
     np.testing.assert_array_equal(ours.tokens_BKT, theirs.tokens_BKT)
     np.testing.assert_allclose(ours.log_probs_BK, theirs.log_probs_BK, rtol=1e-4, atol=1e-4)
     for row_KT in np.asarray(ours.tokens_BKT)[:3]:

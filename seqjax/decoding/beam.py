@@ -74,12 +74,6 @@ def taken(tree: Any, axes: Any, row_C: jax.Array) -> Any:
                         tree, axes)
 
 
-def widened(tree: Any, wider: Any) -> Any:
-    """What `tree` holds at the beginning of each leaf of `wider`, whose shapes are at least its own."""
-    return jax.tree.map(lambda leaf, wide: leaf if leaf.shape == wide.shape else lax.dynamic_update_slice(
-        wide, leaf.astype(wide.dtype), (0,) * leaf.ndim), tree, wider)
-
-
 class Beams(NamedTuple):
     """Hypotheses under way. K alive and K finished a row, the best of each first; -inf: an empty place."""
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqjax.decoding.beam import Follow, batch_axes, beam, length_penalty, reorder, repeat, taken, widened
+from seqjax.decoding.beam import Follow, batch_axes, beam, length_penalty, reorder, repeat, taken
 from seqjax.decoding.greedy import Step, greedy
 from seqjax.decoding.options import BOS, PAD, Decoding
 from seqjax.decoding.sampling import sample
@@ -117,7 +117,7 @@ def begin(model: Any, params: Any, source_BS: jax.Array, room: int, max_length: 
             places = row_C if together else (row_C[:, None] * K + jnp.arange(K)).reshape(-1)
             carried = taken(carried, axes, places)
         memory, carry = carried
-        return memory, widened(carry, start(memory, max_length))
+        return memory, model.widened(carry, start(memory, max_length))
 
     return Beginning(step, (memory, start(memory, room)), follow, go_on, room)
 

@@ -1,14 +1,19 @@
 """Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2)."""
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from seqjax.layers.cache import write
+from seqjax.layers.cache import Piece, write
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.positions import Relative, rotate
-from seqjax.layers.products import has_to_lie, matmul, mixtures, similarities
+from seqjax.layers.products import has_to_lie, matmul, mixtures, product, similarities
 from seqjax.layers.unpadding import Unpadding, pad, unpad
+
+LOWEST = jnp.finfo(jnp.float32).min  # finite, or a row that sees nothing would be NaN, and so would its gradient
 
 
 def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -16,9 +21,7 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
     Rows sum to 1 and are exactly 0 where the mask is False; a row with nothing to attend to is all zero, and finite.
     """
-    # The lowest finite number, not -inf: a wholly masked row would otherwise be NaN, and so would its gradient.
-    lowest = jnp.finfo(jnp.float32).min
-    weights = jax.nn.softmax(jnp.where(mask, scores.astype(jnp.float32), lowest), axis=-1)
+    weights = jax.nn.softmax(jnp.where(mask, scores.astype(jnp.float32), LOWEST), axis=-1)
     return jnp.where(mask, weights, 0.0)
 
 
@@ -74,6 +77,45 @@ def dot_product_attention(q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Arra
     return mixtures(used_BHTS.astype(v_BHSK.dtype), v_BHSK), weights_BHTS
 
 
+def attention_to_pieces(q_BHTK: jax.Array, pieces: Sequence[Piece], mask_BTM: jax.Array,
+                        bias_BHTM: jax.Array | None = None, scale: bool = True) -> jax.Array:
+    """The context of `dot_product_attention`, (B, H, T, K), of keys and values in pieces, M slots in all.
+
+    A piece that nothing has reached is not read. The sums of the others are put together as by Milakov and Gimelshein
+    2018, "Online normalizer calculation for softmax", equation 4.
+    """
+    def sums_of(begin, keys_BHKM, values_BHMK):
+        span = slice(begin, begin + values_BHMK.shape[2])
+        scores_BHTM = product(q_BHTK, keys_BHKM, 'float32')
+        if scale:
+            scores_BHTM = scores_BHTM * q_BHTK.shape[-1] ** -0.5
+        if bias_BHTM is not None:
+            scores_BHTM = scores_BHTM + bias_BHTM[..., span]
+        seen_B1TM = mask_BTM[:, None, :, span]
+        scores_BHTM = jnp.where(seen_B1TM, scores_BHTM, LOWEST)
+        top_BHT1 = scores_BHTM.max(axis=-1, keepdims=True)
+        weights_BHTM = jnp.where(seen_B1TM, jnp.exp(scores_BHTM - top_BHT1), 0.0)
+        return (product(weights_BHTM.astype(values_BHMK.dtype), values_BHMK, 'float32'),
+                weights_BHTM.sum(axis=-1, keepdims=True), top_BHT1)
+
+    def together(begin, sums, *piece):
+        (mixture, total, top), (other_mixture, other_total, other_top) = sums, sums_of(begin, *piece)
+        greatest = jnp.maximum(top, other_top)
+        by, other_by = jnp.exp(top - greatest), jnp.exp(other_top - greatest)
+        return mixture * by + other_mixture * other_by, total * by + other_total * other_by, greatest
+
+    sums, begin = sums_of(0, *pieces[0][:2]), pieces[0].values_BHMK.shape[2]
+    for piece in pieces[1:]:
+        adding = functools.partial(together, begin)
+        if piece.reached is None:
+            sums = adding(sums, *piece[:2])
+        else:
+            sums = jax.lax.cond(piece.reached, adding, lambda sums, *_: sums, sums, *piece[:2])
+        begin += piece.values_BHMK.shape[2]
+    mixture_BHTK, total_BHT1, _ = sums
+    return (mixture_BHTK / jnp.where(total_BHT1 == 0.0, 1.0, total_BHT1)).astype(pieces[0].values_BHMK.dtype)
+
+
 def projection_init(batch_axis: int | tuple[int, ...] = ()) -> nn.initializers.Initializer:
     """Glorot uniform for a kernel whose last axis is its output; `batch_axis` holds kernels that stand side by side."""
     return nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform', in_axis=-2 if not batch_axis else 0, out_axis=-1,
@@ -95,15 +137,16 @@ class SelfAttention(nn.Module):
 
         Args:
           mask_BTS: True where a query may look; S is the prefix's length (if any) and T, or the cache's length.
-          cache: None, or (keys_BHKM, values_BHMK, slot): this layer's part of the cache, and where the tokens go in it
-            (`Slots.slot` of `layers/cache.py`).
+          cache: None, or (pieces, slot): this layer's of `layers/cache.py`, and the tokens' `Slots.slot` in them.
           relative: the positions, where queries, keys or scores know them.
           prefix: None, or keys and values, each (B, H, S, K), of tokens that stand before all of these. The weights on
             them are shown as 'cross_attention'.
           by: where the tokens are, if `x_BTD` has none but those, (N, D); then the output has none other either.
 
         Returns:
-          The output (B, T, D) and the cache's keys and values, updated; without a cache, those of `x_BTD`.
+          The output (B, T, D) and the cache's pieces, updated; without a cache, keys and values of `x_BTD`.
+
+        With a cache weights are neither dropped nor shown.
         """
         width = x_BTD.shape[-1]
         kernel_D3D = self.param('query_key_value', projection_init(batch_axis=1), (width, 3, width))
@@ -111,15 +154,21 @@ class SelfAttention(nn.Module):
         q_BHTK, k_BHTK, v_BHTK = heads_apart(projected, by, self.num_heads, 3)
         if relative.turn is not None:  # a cache holds turned keys: their positions do not change
             q_BHTK, k_BHTK = rotate(q_BHTK, relative.turn), rotate(k_BHTK, relative.turn)
-        if cache is not None:
-            keys_BHKM, values_BHMK, slot = cache
-            kept = write(keys_BHKM, values_BHMK, k_BHTK, v_BHTK, slot)
-            q_BHTK, k_BHTK, v_BHTK = q_BHTK.astype(kept[0].dtype), kept[0].swapaxes(2, 3), kept[1]
+        if cache is None:
+            context_BHTK, kept = self.within(q_BHTK, k_BHTK, v_BHTK, mask_BTS, relative, prefix), (k_BHTK, v_BHTK)
         else:
-            kept = k_BHTK, v_BHTK
-        S = 0
+            kept = write(cache[0], k_BHTK, v_BHTK, cache[1])
+            dtype, pieces = kept[0].values_BHMK.dtype, kept
+            if prefix is not None:
+                pieces = [Piece(prefix[0].swapaxes(2, 3).astype(dtype), prefix[1].astype(dtype)), *kept]
+            context_BHTK = attention_to_pieces(q_BHTK.astype(dtype), pieces, mask_BTS, relative.bias_BHTS, self.scale)
+        out_DD = self.param('output', projection_init(), (width, width)).astype(self.dtype)
+        return matmul(heads_joined(context_BHTK, by).astype(self.dtype), out_DD), kept
+
+    def within(self, q_BHTK, k_BHTK, v_BHTK, mask_BTS, relative, prefix):
+        """The context of tokens that see each other, and those of a prefix."""
+        S = 0 if prefix is None else prefix[0].shape[2]
         if prefix is not None:
-            S = prefix[0].shape[2]
             k_BHTK, v_BHTK = (jnp.concatenate([old.astype(new.dtype), new], axis=2)
                               for old, new in zip(prefix, (k_BHTK, v_BHTK)))
         context_BHTK, weights_BHTS = dot_product_attention(q_BHTK, k_BHTK, v_BHTK, mask_BTS, Dropout(self.dropout),
@@ -127,8 +176,7 @@ class SelfAttention(nn.Module):
         if prefix is not None:
             self.sow('intermediates', 'cross_attention', weights_BHTS[..., :S])
         self.sow('intermediates', 'self_attention', weights_BHTS[..., S:])
-        out_DD = self.param('output', projection_init(), (width, width)).astype(self.dtype)
-        return matmul(heads_joined(context_BHTK, by).astype(self.dtype), out_DD), kept
+        return context_BHTK
 
 
 class CrossAttention(nn.Module):

@@ -115,10 +115,10 @@ class DecoderLayer(Layer):
           relative: the positions, where self-attention knows them.
           real_BT: True on tokens that batch normalisation counts; None where it counts all.
           by: where the tokens are, if `x_BTD` is without padding.
-          cache: None, or (keys_BHKM, values_BHMK, slot): this layer's cache, and where the tokens go in it.
+          cache: None, or (pieces, slot): this layer's of `layers/cache.py`, and the tokens' `Slots.slot` in them.
 
         Returns:
-          The layer's output, and what is to be kept: the cache's keys and values, updated; those of `x_BTD`, each
+          The layer's output, and what is to be kept: the cache's pieces, updated; keys and values of `x_BTD`, each
           (B, H, S, K), where it is the source; else None.
         """
         kept = None

@@ -36,8 +36,8 @@ class Translator(nn.Module):
         """All that stays constant while decoding, as a pytree: masks, and projected keys and values included."""
 
     def start(self, memory: Any, max_length: int) -> Any:
-        """The carry before the first token, with room for `max_length` tokens; positions are per row. What leaves hold
-        of the first tokens lies first, so that it goes over to a carry with more room. `memory` may be `unstacked`.
+        """The carry before the first token, with room for `max_length` tokens; positions are per row. `memory` may be
+        `unstacked`.
 
         Where the model `branches` there is a third argument, `places`: so many hypotheses a row share the carry.
         """
@@ -57,6 +57,14 @@ class Translator(nn.Module):
         memory = self.encode(source_BS) if by is None else self.encode(source_BS, by.source)
         tokens_BT = tokens_BT if revise is None else revise(memory, tokens_BT)
         return (self.decode(tokens_BT, memory) if by is None else self.decode(tokens_BT, memory, by=by.target))[0]
+
+    def widened(self, carry: Any, wider: Any) -> Any:
+        """`carry` with the room of `wider`, one of the same rows before the first token.
+
+        Here what each leaf holds goes to the beginning of the wider one's.
+        """
+        return jax.tree.map(lambda leaf, wide: leaf if leaf.shape == wide.shape else jax.lax.dynamic_update_slice(
+            wide, leaf.astype(wide.dtype), (0,) * leaf.ndim), carry, wider)
 
     def follow(self, carry: Any, parent_BK: jax.Array) -> Any:
         """A shared carry in which the hypothesis at each place goes on from that at place `parent_BK`."""

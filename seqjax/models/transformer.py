@@ -196,6 +196,10 @@ class Transformer(Translator):
         return cache.empty(self.num_layers, memory['mask'].shape[0], self.num_heads, self.hidden_size // self.num_heads,
                            max_length, self.dtype, places)
 
+    def widened(self, carry: Any, wider: Any) -> Any:
+        """A cache with the room of `wider`."""
+        return cache.widened(carry, wider)
+
     def follow(self, carry: Any, parent_BP: jax.Array) -> Any:
         """The hypothesis at each place goes on from that at place `parent_BP`."""
         return cache.follow(carry, parent_BP)
@@ -225,16 +229,20 @@ class Transformer(Translator):
         for n in range(self.num_layers):
             params = stacked[str(n)] if '0' in stacked else layer_of(stacked, n)
             x_BTD, updated = layer.apply(
-                {'params': params}, x_BTD, (memory['keys'][n], memory['values'][n]), mask_BTL, memory_mask_BS, relative,
-                real_BT, None, (carry['keys'][n], carry['values'][n], at.slot),
+                {'params': params}, x_BTD, source_of(memory, n), mask_BTL, memory_mask_BS, relative,
+                real_BT, None, (cache.pieces(carry, n), at.slot),
                 rngs={'dropout': self.make_rng('dropout')} if self.has_rng('dropout') else None)
             kept.append(updated)
         return x_BTD, cache.written(carry, kept, x_BTD.shape[1])
 
     def unstacked(self, params: Any, memory: Any) -> tuple[Any, Any]:
-        """The decoder's layers apart: {'0': parameters, ...}, and keys and values of the source one by one."""
+        """The decoder's layers apart: {'0': parameters, ...}, and keys and values of the source one by one, the keys
+        turned as their product with queries reads them.
+        """
         layers = {str(n): layer_of(params['decoder'], n) for n in range(self.num_layers)}
-        return {**params, 'decoder': layers}, memory | {name: tuple(memory[name]) for name in ('keys', 'values')}
+        apart = tuple((products.turned(keys_BHSK), values_BHSK)
+                      for keys_BHSK, values_BHSK in zip(memory['keys'], memory['values']))
+        return {**params, 'decoder': layers}, {'mask': memory['mask'], 'layers': apart}
 
     def logits(self, x_BTD, real_BT=None):
         """Logits (B, T, V) of the decoder's top states, in float32."""
@@ -252,3 +260,11 @@ class Transformer(Translator):
 def layer_of(stacked: Any, n: int) -> Any:
     """What is layer `n`'s in a tree whose leaves hold all layers along their first axis."""
     return jax.tree.map(lambda leaf: leaf[n], stacked)
+
+
+def source_of(memory: Any, n: int) -> tuple[jax.Array, jax.Array]:
+    """The source's keys and values for layer `n`, each (B, H, S, K), of a memory that may be `unstacked`."""
+    if 'layers' not in memory:
+        return memory['keys'][n], memory['values'][n]
+    keys_BHKS, values_BHSK = memory['layers'][n]
+    return keys_BHKS.swapaxes(2, 3), values_BHSK
