@@ -153,10 +153,13 @@ def main() -> int:
     options = parser.parse_args()
     known = {item.name: item for item in items.items(options.run)} | commands.items()
     names = items.selected(known, options.only, options.quick and not options.only)
-    if options.list or not names:
+    if not names:
         needs = '' if options.run else ' (what is translated, translating.*, needs --run)'
-        print('\n'.join(names or [f'error: --only={options.only} names none of{needs}', *known]))
-        return 0 if names else 2
+        print(f'error: --only={options.only} names none of{needs}', *known, sep='\n', file=sys.stderr)
+        return 2
+    if options.list:
+        print('\n'.join(names))
+        return 0
     repeats = options.repeats or (3 if options.quick else 5)
     turn = options.turn or (0.7 if options.quick else 1.5)
     results = json.loads(options.results.read_text()) if options.results.exists() else {}

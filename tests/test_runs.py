@@ -1,6 +1,7 @@
 """A table of plain runs: what its lines, its command and its caption say of the runs' own files."""
 
 import json
+import shutil
 
 import pytest
 
@@ -49,6 +50,39 @@ def test_a_line_is_a_model_and_its_flags_over_seeds(tmp_path):
     assert text.endswith('.\n<!-- end runs:sizes -->\n\nafter\n')
     runs.insert(document, 'sizes', folders)
     assert document.read_text() == text, 'the second time changes nothing'
+
+
+def test_a_table_is_added_to_when_the_folders_are_gone(tmp_path, capsys):
+    document, keep = tmp_path / 'results.md', tmp_path / 'kept' / 'runs.jsonl'
+    document.write_text('# Results\n')
+
+    def lines(*folders):
+        assert runs.main([str(document), 'x', *map(str, folders), f'--keep={keep}', '--measures=bleu']) == 0
+        return [line for line in document.read_text().splitlines() if line.startswith('| gru')]
+
+    first = made(tmp_path / 'first', 'gru', scores={'bleu': 10.5}, commit='one')
+    open_ = made(tmp_path / 'open', 'gru', '--training.seed=5', scores=None)
+    assert lines(first, open_) == ['| gru | 10.5 | 1 |', '| gru | seed 5: not run |  |']
+    text = document.read_text()
+    assert len(keep.read_text().splitlines()) == 1, 'what has not ended is not kept'
+    shutil.rmtree(first)
+    assert lines() == ['| gru | 10.5 | 1 |']
+    assert document.read_text() == text.replace('| gru | seed 5: not run |  |\n', '')
+    assert 'Git commit: one.' in text
+    assert lines(made(tmp_path / 'second', 'gru', '--training.seed=1', scores={'bleu': 30.5})) == [
+        '| gru | 20.5 ± 14.1 | 2 |']
+    assert lines(made(tmp_path / 'again', 'gru', scores={'bleu': 20.5}, commit='two')) == ['| gru | 25.5 ± 7.1 | 2 |']
+    assert 'Git commit: abc; two.' in document.read_text(), 'the run before gave way'
+    assert capsys.readouterr().out.endswith(f'{document}: x, 2 runs\n')
+
+    before = document.read_text()
+    keep.write_text(keep.read_text() + '{"folder"')
+    assert runs.main([str(document), 'x', f'--keep={keep}']) == 2
+    assert f'error: --keep={keep} is no file of kept runs (' in capsys.readouterr().err
+    assert runs.main([str(document), 'x', f'--keep={tmp_path}/none.jsonl']) == 2
+    assert capsys.readouterr().err == 'error: no run was named, and none is kept; name the folders of some\n'
+    assert document.read_text() == before
+    assert not (tmp_path / 'none.jsonl').exists()
 
 
 def test_where_the_parameters_came_from_is_a_flag(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from seqjax.data.batches import Batch
 from seqjax.data.vocabulary import EOS, UNK
 from seqjax.decoding.greedy import rollout
+from seqjax.decoding.search import begin
 from seqjax.decoding.walk import walk
 from seqjax.studies.subject import Subject
 from seqjax.training import flops
@@ -66,19 +67,14 @@ def generating(subject: Subject, batch: Batch) -> Call:
 
     @jax.jit
     def run(params: Any, source_BS: jax.Array) -> jax.Array:
-        variables = {'params': params}
-        memory = model.apply(variables, source_BS, method='encode')
-        carry = model.apply(variables, memory, length, method='start')
-
-        def step(tokens_B, carry):
-            logits_BTV, carry = model.apply(variables, tokens_B[:, None], memory, carry, method='decode')
-            return logits_BTV[:, -1], carry
+        before = begin(model, params, source_BS, length, length, 1)
 
         def likeliest_but_end(sums_BV, logits_BV, position, own):
             return sums_BV.at[:, EOS].set(-jnp.inf).argmax(-1).astype(jnp.int32)
 
-        loop = functools.partial(walk, max_length=length, room=length, go_on=lambda carry, _: carry, groups=False)
-        return rollout(step, likeliest_but_end, carry, jnp.zeros(source_BS.shape[0], bool), loop, length)[0]
+        loop = functools.partial(walk, max_length=length, room=length, go_on=before.go_on, groups=False)
+        nothing_B = jnp.zeros(source_BS.shape[0], bool)
+        return rollout(before.step, likeliest_but_end, before.model, nothing_B, loop, length)[0]
 
     source = jnp.asarray(batch.source)
     return lambda: run(params, source)

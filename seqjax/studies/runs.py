@@ -1,11 +1,15 @@
 """Puts a table of plain runs into a Markdown document, as their folders tell it:
 
-    python -m seqjax.studies.runs docs/results.md NAME RUN... [--measures=bleu_lowercase,chrf]
+    python -m seqjax.studies.runs docs/results.md NAME RUN... [--measures=bleu_lowercase,chrf] [--keep=FILE]
 
 It stands between <!-- runs:NAME --> and <!-- end runs:NAME -->; what was there is replaced, and a table that has no
 such place yet comes to the end. A line is a model and the flags in which its runs differ from the recipe; runs that
 differ in their seed alone are one line. Flags that all runs share stand in the command above the table. Trials of a
 study are runs too.
+
+Folders get lost, and machines are many. With --keep what the table is made of, the configuration and the scores of
+each run, is kept in FILE (JSON, one object a line), and the runs that are kept there already are in the table too; one
+that is named again takes the place of the one before.
 """
 
 import argparse
@@ -14,7 +18,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqjax import files, rundir
 from seqjax.compose import recipe
@@ -32,28 +36,66 @@ from seqjax.studies.sweep import scored
 from seqjax.studies.table import Table
 
 
-def insert(document: pathlib.Path, name: str, folders: Sequence[pathlib.Path], measures: Sequence[str] = ()) -> None:
-    """Writes the table of the runs in `folders` into a document.
+class Run(NamedTuple):
+    """What a table says of a run."""
+
+    folder: str
+    config: dict[str, Any]
+    summary: dict[str, Any]  # empty where it has not ended
+    finished: float | None = None  # when it ended, seconds since 1970
+
+    @property
+    def identity(self) -> tuple:
+        """What runs that are the same have in common."""
+        return (self.config['experiment'], self.config['model'], self.config['fields'][SEED], *flags_of(self.config))
+
+
+def insert(document: pathlib.Path, name: str, folders: Sequence[pathlib.Path], measures: Sequence[str] = (),
+           keep: pathlib.Path | None = None) -> int:
+    """Writes the table of the runs in `folders`, and of those in `keep`, into a document, and then all that have ended
+    into `keep`; returns how many the table is of.
 
     Raises:
-      UserError: a folder holds no run, or the same as another; a measure is of none of them; the experiment of one is
-        no longer there; or the document is not there or marks the beginning of the table and no end.
+      UserError: no run was named or kept; a folder holds none, or the same as another; a measure is of none of them;
+        the experiment of one is no longer there; what was kept cannot be read; or the document is not there or marks
+        the beginning of the table and no end.
     """
-    text = docs.put(docs.read(document), f'runs:{name}', section(folders, measures), document)
-    files.write(document, text)
+    runs = [found_in(folder) for folder in folders]
+    named = {run.identity for run in runs}
+    runs = [run for run in kept(keep) if run.identity not in named] + runs
+    if not runs:
+        raise UserError('no run was named, and none is kept; name the folders of some')
+    files.write(document, docs.put(docs.read(document), f'runs:{name}', section(runs, measures), document))
+    if keep is not None:
+        files.write(keep, ''.join(f'{json.dumps(run._asdict())}\n' for run in runs if run.summary))
+    return len(runs)
 
 
-def section(folders: Sequence[pathlib.Path], measures: Sequence[str] = ()) -> str:
+def found_in(folder: pathlib.Path) -> Run:
+    """The run in a folder."""
+    path = folder / 'summary.json'
+    return Run(str(folder), rundir.read(folder), read(path, {}), path.stat().st_mtime if path.exists() else None)
+
+
+def kept(path: pathlib.Path | None) -> list[Run]:
+    """The runs of a file that `insert` has written; none where there is no file yet."""
+    if path is None or not path.exists():
+        return []
+    try:
+        return [Run(**json.loads(line)) for line in path.read_text(encoding='utf-8').splitlines()]
+    except (ValueError, TypeError) as error:
+        raise UserError(f'--keep={path} is no file of kept runs ({error}); restore it, or name another') from None
+
+
+def section(runs: Sequence[Run], measures: Sequence[str] = ()) -> str:
     """The command, the table, and when, where and by which commit it was measured, as Markdown.
 
     Args:
       measures: columns of the table; none: every number that was measured.
     """
-    configs = [rundir.read(folder) for folder in folders]
-    flags = [flags_of(config) for config in configs]
+    flags = [flags_of(run.config) for run in runs]
     shared = [flag for flag in flags[0] if all(flag in others for others in flags)]
-    found = tuple(run(folder, config, [flag for flag in own if flag not in shared])
-                  for folder, config, own in zip(folders, configs, flags))
+    found = tuple(trial_of(run, [flag for flag in own if flag not in shared]) for run, own in zip(runs, flags))
     for one, other in itertools.combinations(found, 2):
         if one.trial == other.trial:
             raise UserError(f'{one.folder} and {other.folder} are the same run, and would count as one seed; name one '
@@ -64,7 +106,7 @@ def section(folders: Sequence[pathlib.Path], measures: Sequence[str] = ()) -> st
         raise UserError(f'--measures={",".join(measures)}: no run has {strange[0]}; choose of '
                         f'{", ".join(sorted(set().union(*rows)))}')
     varying = [name for name in ('experiment', 'model', 'flags') if len({one.trial.row()[name] for one in found}) > 1]
-    words = {name: f'--{name}={name.upper() if name in varying else configs[0][name]}'
+    words = {name: f'--{name}={name.upper() if name in varying else runs[0].config[name]}'
              for name in ('experiment', 'model')}
     study = Study(claim='', source='', expect='', base={}, axes=(), measure=lambda subject: [], verdict=None,
                   shown=(varying or ('model',), measures))
@@ -87,16 +129,15 @@ def flags_of(config: dict[str, Any]) -> list[str]:
             if name not in left_out and not (name in usual and usual[name] == value)]
 
 
-def run(folder: pathlib.Path, config: dict[str, Any], flags: Sequence[str]) -> Found:
+def trial_of(run: Run, flags: Sequence[str]) -> Found:
     """A run as a trial whose only settings are its seed and the text of its flags."""
-    settings = {'flags': ' '.join(flags) or '(none)', SEED: config['fields'][SEED]}
-    trial = Trial(config['experiment'], config['model'], settings)
-    path = folder / 'summary.json'
-    summary = read(path, {})
-    if not summary:
-        return Found(trial, folder, 'not run', config=config)
-    return Found(trial, folder, 'finished', rows=(trial.row() | scored(summary),), config=config, summary=summary,
-                 seconds=summary['time']['seconds_in_all'], finished=path.stat().st_mtime)
+    settings = {'flags': ' '.join(flags) or '(none)', SEED: run.config['fields'][SEED]}
+    trial = Trial(run.config['experiment'], run.config['model'], settings)
+    folder = pathlib.Path(run.folder)
+    if not run.summary:
+        return Found(trial, folder, 'not run', config=run.config)
+    return Found(trial, folder, 'finished', rows=(trial.row() | scored(run.summary),), config=run.config,
+                 summary=run.summary, seconds=run.summary['time']['seconds_in_all'], finished=run.finished)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,15 +146,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('document', type=pathlib.Path)
     parser.add_argument('name')
-    parser.add_argument('runs', type=pathlib.Path, nargs='+')
+    parser.add_argument('runs', type=pathlib.Path, nargs='*')
     parser.add_argument('--measures', default='', help='columns, with commas; all numbers where it is not given')
+    parser.add_argument('--keep', type=pathlib.Path, help='a file of runs that are in the table too, and then of all')
     options = parser.parse_args(argv)
     try:
-        insert(options.document, options.name, options.runs, tuple(filter(None, options.measures.split(','))))
+        count = insert(options.document, options.name, options.runs,
+                       tuple(filter(None, options.measures.split(','))), options.keep)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    print(f'{options.document}: {options.name}, {len(options.runs)} runs')
+    print(f'{options.document}: {options.name}, {count} runs')
     return 0
 
 
