@@ -15,7 +15,8 @@ SCORES = {'bleu': 50.0, 'exact_match': 7.25}
 def made(folder, model, *flags, scores=SCORES, commit='abc', seconds=60.0):
     """A run's folder as training leaves it, but for its parameters; without `scores`, as a kill leaves it."""
     experiment = compose('numerals', model, flags).experiment
-    config = rundir.record(experiment, 'digest', 'numerals', model, flags) | {'git_commit': commit, 'machine': 'P'}
+    argv = [*flags, f'--workdir={folder}']
+    config = rundir.record(experiment, 'digest', 'numerals', model, argv) | {'git_commit': commit, 'machine': 'P'}
     rundir.claim(folder, config, experiment)
     if scores:
         (folder / 'summary.json').write_text(json.dumps({
@@ -64,6 +65,7 @@ def test_a_table_is_added_to_when_the_folders_are_gone(tmp_path, capsys):
     open_ = made(tmp_path / 'open', 'gru', '--training.seed=5', scores=None)
     assert lines(first, open_) == ['| gru | 10.5 | 1 |', '| gru | seed 5: not run |  |']
     assert len(keep.read_text().splitlines()) == 1, 'what has not ended is not kept'
+    assert str(tmp_path) not in keep.read_text(), 'nor where it lay'
     shutil.rmtree(first)
     assert lines() == ['| gru | 10.5 | 1 |']
     assert 'Hardware: P. Git commit: one.' in document.read_text()

@@ -82,7 +82,7 @@ def attention_to_pieces(q_BHTK: jax.Array, pieces: Sequence[Piece], mask_BTM: ja
     """The context of `dot_product_attention`, (B, H, T, K), of keys and values in pieces, M slots in all.
 
     A piece that nothing has reached is not read. The sums of the others are put together as by Milakov and Gimelshein
-    2018, "Online normalizer calculation for softmax", equation 4.
+    2018, "Online normalizer calculation for softmax", section 3.1.
     """
     def sums_of(begin, keys_BHKM, values_BHMK):
         span = slice(begin, begin + values_BHMK.shape[2])

@@ -8,6 +8,7 @@ What a step reads is what its rows have room for, written or not. So on a CPU, w
 layer's keys and values lie in pieces, and those that nothing has reached yet are not read.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -103,13 +104,10 @@ def write(layer: Sequence[Piece], k_BHTK: jax.Array, v_BHTK: jax.Array, slot: ja
     for piece in layer:
         size = piece.values_BHMK.shape[2]
         here = (begin <= slot) & (slot < begin + size)
-        put = jax.tree_util.Partial(_put, k_BHTK, v_BHTK, jnp.where(here, slot - begin, size))
-        keys_and_values = piece[:2]
-        if len(layer) > 1:
-            keys_and_values = jax.lax.cond(here.any(), put, lambda keys, values: (keys, values), *keys_and_values)
-        else:
-            keys_and_values = put(*keys_and_values)
-        new.append(Piece(*keys_and_values, slot.max() >= begin if begin else None))
+        put = functools.partial(_put, k_BHTK, v_BHTK, jnp.where(here, slot - begin, size))
+        held = piece.keys_BHKM, piece.values_BHMK
+        held = put(*held) if len(layer) == 1 else jax.lax.cond(here.any(), put, lambda *held: held, *held)
+        new.append(Piece(*held, slot.max() >= begin if begin else None))
         begin += size
     return new
 

@@ -67,7 +67,7 @@ def insert(document: pathlib.Path, name: str, folders: Sequence[pathlib.Path], m
         raise UserError('no run was named, and none is kept; name the folders of some')
     files.write(document, docs.put(docs.read(document), f'runs:{name}', section(runs, measures), document))
     if keep is not None:
-        files.write(keep, ''.join(f'{json.dumps(run._asdict())}\n' for run in runs if run.summary))
+        files.write(keep, ''.join(f'{json.dumps(elsewhere(run)._asdict())}\n' for run in runs if run.summary))
     return len(runs)
 
 
@@ -75,6 +75,12 @@ def found_in(folder: pathlib.Path) -> Run:
     """The run in a folder."""
     path = folder / 'summary.json'
     return Run(str(folder), rundir.read(folder), read(path, {}), path.stat().st_mtime if path.exists() else None)
+
+
+def elsewhere(run: Run) -> Run:
+    """The run without where it lay, which is nothing to another machine."""
+    config = {name: value for name, value in run.config.items() if name != 'argv'}
+    return run._replace(folder=pathlib.Path(run.folder).name, config=config)
 
 
 def kept(path: pathlib.Path | None) -> list[Run]:
