@@ -48,7 +48,7 @@ def test_attention_to_pieces_is_softmax_over_all_of_them(sizes, scale):
     k[:, :, 4] *= 30  # a greatest score that comes late, and one that is far below it
     mask = np.random.default_rng(4).random((B, T, 6)) < 0.6
     mask[0, 0], mask[1, 1, :5], mask[1, 1, 5] = False, False, True
-    found = jax.jit(functools.partial(attention_to_pieces, scale=scale))(q, cut(k, v, sizes), mask, bias)
+    found = jax.jit(functools.partial(attention_to_pieces, scale=scale))(q, cut(k, v, sizes), mask, None, bias)
     np.testing.assert_allclose(found, attended(q, k, v, mask, bias, K ** -0.5 if scale else 1.0), rtol=1e-4, atol=1e-5)
     assert (np.asarray(found)[0, :, 0] == 0).all()
 
@@ -96,6 +96,22 @@ def test_tokens_are_written_where_the_slots_say(sizes, alike):
     begins = np.cumsum([0, *sizes])[:-1]
     assert [piece.reached if piece.reached is None else bool(piece.reached) for piece in kept] == [
         None, *(last >= begins[1:])]
+
+
+@pytest.mark.parametrize('sizes', SIZES, ids=str)
+def test_weights_are_dropped_with_a_cache_as_without_and_not_renormalised(sizes):
+    """With V = 1 a context element is the sum of the kept weights over 1 - rate: 1 on average, and never only 1."""
+    layer, rate, x = SelfAttention(H, dropout=0.25), 0.25, np.zeros((200, 1, H * K), np.float32)
+    params = {'query_key_value': np.zeros((H * K, 3, H * K), np.float32), 'output': np.eye(H * K, dtype=np.float32)}
+    keys, values = np.zeros((200, H, 6, K), np.float32), np.ones((200, H, 6, K), np.float32)
+    values[:, :, 5] = 0.0  # as the written token's are
+    held = cut(keys, values, sizes), jnp.int32(5)
+    run = jax.jit(lambda rngs: layer.apply({'params': params}, x, np.ones((1, 1, 6), bool), held, rngs=rngs)[0])
+    np.testing.assert_allclose(run(None), 5 / 6, rtol=1e-5)
+    dropped = np.asarray(run({'dropout': jax.random.key(0)})) * 6 * (1 - rate)
+    np.testing.assert_allclose(dropped, dropped.round(), atol=1e-4)
+    assert set(np.unique(dropped.round())) >= {2, 3, 4, 5}
+    np.testing.assert_allclose(dropped.mean(), 5 * (1 - rate), atol=0.15)
 
 
 @pytest.mark.parametrize('places', [1, 2])

@@ -54,6 +54,12 @@ def heads_joined(x_BHTK: jax.Array, by: Unpadding | None) -> jax.Array:
     return unpad(x_BHTK.swapaxes(1, 2).reshape(B, T, H * K), by)
 
 
+def scores_of(products_BHTS: jax.Array, q_BHTK: jax.Array, bias_BHTS: jax.Array | None, scale: bool) -> jax.Array:
+    """Products of queries and keys, scaled and with the bias, if any."""
+    scores_BHTS = products_BHTS * q_BHTK.shape[-1] ** -0.5 if scale else products_BHTS
+    return scores_BHTS if bias_BHTS is None else scores_BHTS + bias_BHTS
+
+
 def dot_product_attention(q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Array, mask_BTS: jax.Array, drop=None,
                           bias_BHTS: jax.Array | None = None, scale: bool = True) -> tuple[jax.Array, jax.Array]:
     """softmax(Q K^T / sqrt(d_k)) V, equation 1.
@@ -67,17 +73,13 @@ def dot_product_attention(q_BHTK: jax.Array, k_BHSK: jax.Array, v_BHSK: jax.Arra
     Returns:
       The context (B, H, T, K) in the dtype of `v_BHSK` and the weights (B, H, T, S) in float32, before dropout.
     """
-    scores_BHTS = similarities(q_BHTK, k_BHSK)
-    if scale:
-        scores_BHTS = scores_BHTS * q_BHTK.shape[-1] ** -0.5
-    if bias_BHTS is not None:
-        scores_BHTS = scores_BHTS + bias_BHTS
+    scores_BHTS = scores_of(similarities(q_BHTK, k_BHSK), q_BHTK, bias_BHTS, scale)
     weights_BHTS = masked_softmax(scores_BHTS, mask_BTS[:, None])
     used_BHTS = weights_BHTS if drop is None else drop(weights_BHTS)
     return mixtures(used_BHTS.astype(v_BHSK.dtype), v_BHSK), weights_BHTS
 
 
-def attention_to_pieces(q_BHTK: jax.Array, pieces: Sequence[Piece], mask_BTM: jax.Array,
+def attention_to_pieces(q_BHTK: jax.Array, pieces: Sequence[Piece], mask_BTM: jax.Array, drop=None,
                         bias_BHTM: jax.Array | None = None, scale: bool = True) -> jax.Array:
     """The context of `dot_product_attention`, (B, H, T, K), of keys and values in pieces, M slots in all.
 
@@ -86,16 +88,14 @@ def attention_to_pieces(q_BHTK: jax.Array, pieces: Sequence[Piece], mask_BTM: ja
     """
     def sums_of(begin, keys_BHKM, values_BHMK):
         span = slice(begin, begin + values_BHMK.shape[2])
-        scores_BHTM = product(q_BHTK, keys_BHKM, 'float32')
-        if scale:
-            scores_BHTM = scores_BHTM * q_BHTK.shape[-1] ** -0.5
-        if bias_BHTM is not None:
-            scores_BHTM = scores_BHTM + bias_BHTM[..., span]
+        bias = None if bias_BHTM is None else bias_BHTM[..., span]
+        scores_BHTM = scores_of(product(q_BHTK, keys_BHKM, 'float32'), q_BHTK, bias, scale)
         seen_B1TM = mask_BTM[:, None, :, span]
         scores_BHTM = jnp.where(seen_B1TM, scores_BHTM, LOWEST)
         top_BHT1 = scores_BHTM.max(axis=-1, keepdims=True)
         weights_BHTM = jnp.where(seen_B1TM, jnp.exp(scores_BHTM - top_BHT1), 0.0)
-        return (product(weights_BHTM.astype(values_BHMK.dtype), values_BHMK, 'float32'),
+        used_BHTM = weights_BHTM if drop is None else drop(weights_BHTM)
+        return (product(used_BHTM.astype(values_BHMK.dtype), values_BHMK, 'float32'),
                 weights_BHTM.sum(axis=-1, keepdims=True), top_BHT1)
 
     def together(begin, sums, *piece):
@@ -146,7 +146,7 @@ class SelfAttention(nn.Module):
         Returns:
           The output (B, T, D) and the cache's pieces, updated; without a cache, keys and values of `x_BTD`.
 
-        With a cache weights are neither dropped nor shown.
+        With a cache weights are not shown.
         """
         width = x_BTD.shape[-1]
         kernel_D3D = self.param('query_key_value', projection_init(batch_axis=1), (width, 3, width))
@@ -161,7 +161,10 @@ class SelfAttention(nn.Module):
             dtype, pieces = kept[0].values_BHMK.dtype, kept
             if prefix is not None:
                 pieces = [Piece(prefix[0].swapaxes(2, 3).astype(dtype), prefix[1].astype(dtype)), *kept]
-            context_BHTK = attention_to_pieces(q_BHTK.astype(dtype), pieces, mask_BTS, relative.bias_BHTS, self.scale)
+            if self.has_rng('dropout'):  # what is dropped cannot be drawn under a condition
+                pieces = [piece._replace(reached=None) for piece in pieces]
+            context_BHTK = attention_to_pieces(q_BHTK.astype(dtype), pieces, mask_BTS, Dropout(self.dropout),
+                                               relative.bias_BHTS, self.scale)
         out_DD = self.param('output', projection_init(), (width, width)).astype(self.dtype)
         return matmul(heads_joined(context_BHTK, by).astype(self.dtype), out_DD), kept
 

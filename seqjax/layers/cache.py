@@ -4,8 +4,8 @@ Hypotheses that share a row are a tree. What was written stays where it is, whic
 knows its path, the place at which it stood at each step, and sees what lies on that and nothing else. To go on from
 another hypothesis is to take over its path, a few integers, in place of the keys and values of all layers.
 
-What a step reads is what its rows have room for, written or not. So on a CPU, where that is the time of attention, a
-layer's keys and values lie in pieces, and those that nothing has reached yet are not read.
+What a step reads is what its rows have room for, written or not. So on a CPU, where it was measured, a layer's keys and
+values lie in pieces, and those that nothing has reached yet are not read.
 """
 
 import functools
@@ -43,7 +43,7 @@ class Slots(NamedTuple):
 
 def lengths(room: int, places: int) -> list[int]:
     """The steps of each piece of a cache; one piece for one sequence a row, which reads little beside all else."""
-    if places == 1 or not on_cpu():  # on another device, to ask what is reached is to wait for the host
+    if places == 1 or not on_cpu():  # on other devices a condition in each layer was not measured
         return [room]
     steps = max(FEWEST, -(-room // MOST))
     steps += -steps % FEWEST
