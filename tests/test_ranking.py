@@ -62,6 +62,16 @@ def test_extensions_of_nothing_are_impossible_and_within_the_vocabulary():
     assert (tokens < V).all()
 
 
+def test_of_one_hypothesis_more_extensions_than_tokens():
+    """What there are not so many of is impossible, and within the vocabulary."""
+    values, parents, tokens = extensions(jnp.array([[-1.0]]), jnp.array([[[0.0, 0.0, 2.0, 3.0, 1.0]]]), 8)
+    assert tokens[0, :3].tolist() == [3, 2, 4]
+    np.testing.assert_allclose(values[0, :3], np.array([3, 2, 1]) - 1 - np.log(2 + np.exp([2, 3, 1]).sum()), rtol=1e-5)
+    assert (values[0, 3:] == -jnp.inf).all()
+    assert (tokens < 5).all()
+    assert not parents.any()
+
+
 @pytest.mark.parametrize('parallel', ['pmap', 'shard_map', 'jit'])
 @pytest.mark.parametrize('flags', [
     dict(method='beam', beam_size=2), dict(method='beam', beam_size=2, nbest=2), dict(method='sample', top_k=3)],

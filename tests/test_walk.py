@@ -106,7 +106,7 @@ def test_rows_that_go_on_take_all_that_is_theirs_along(model, K):
     @jax.jit
     def run(source_BS, tokens, parents, chosen, last):
         at = begin(evaluator.model, params, source_BS, 6, 9, K)
-        carried = at.model
+        _, carried = at.first(tokens[0, :, 0], at.model)
         for tokens_BK, parents_BK in zip(tokens, parents):
             _, carried = at.step(tokens_BK.reshape(-1), carried)
             carried = at.follow(carried, parents_BK) if K > 1 else carried

@@ -84,8 +84,8 @@ class Beams(NamedTuple):
     finished_log_probs_BK: jax.Array
 
 
-def beam(step: Step, model: Any, follow: Follow, done_B: jax.Array, walk: Walk, max_length: int, beam_size: int,
-         alpha: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+def beam(first: Step, step: Step, model: Any, follow: Follow, done_B: jax.Array, walk: Walk, max_length: int,
+         beam_size: int, alpha: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The best hypotheses that a beam of `beam_size` finds.
 
     A hypothesis scores log p / length_penalty, EOS counted in its length. At each step the 2K best extensions of a
@@ -95,8 +95,10 @@ def beam(step: Step, model: Any, follow: Follow, done_B: jax.Array, walk: Walk, 
     is greedy decoding. What its batch mates do meanwhile, or later, changes nothing in a row.
 
     Args:
-      step: one call of the model on B * K rows, the K of a sentence next to each other.
-      model: what the model carries of all of them before the first token.
+      first: the call of the model for the first token, on B rows: until then the hypotheses of a row are one. From it
+        on the model carries K of each.
+      step: every later call, on B * K rows, the K of a sentence next to each other.
+      model: what the model carries before the first token.
       follow: moves hypotheses within it.
       done_B: rows that have nothing to decode.
       walk: the loop over tokens.
@@ -113,10 +115,12 @@ def beam(step: Step, model: Any, follow: Follow, done_B: jax.Array, walk: Walk, 
     B, K, T = done_B.shape[0], beam_size, max_length
 
     def extend(position, done_B, beams, model):
-        last_BK = jnp.where(position == 0, BOS, beams.alive_BKT[:, :, jnp.maximum(position - 1, 0)])
-        logits, model = step(last_BK.reshape(-1), model)
-        log_probs_BC, parent_BC, token_BC = extensions(
-            beams.alive_log_probs_BK, logits.reshape(-1, K, logits.shape[-1]), 2 * K)
+        logits, model = step(beams.alive_BKT[:, :, position - 1].reshape(-1), model)
+        return go_on(position, done_B, beams, model, logits.reshape(-1, K, logits.shape[-1]))
+
+    def go_on(position, done_B, beams, model, logits_BAV):
+        """One token more, where A hypotheses a row are alive: one before the first token, then K."""
+        log_probs_BC, parent_BC, token_BC = extensions(beams.alive_log_probs_BK, logits_BAV, 2 * K)
         tokens_BCT = jnp.take_along_axis(beams.alive_BKT, parent_BC[:, :, None], axis=1)
         tokens_BCT = tokens_BCT.at[:, :, position].set(token_BC)
         ends_BC = token_BC == EOS
@@ -134,7 +138,7 @@ def beam(step: Step, model: Any, follow: Follow, done_B: jax.Array, walk: Walk, 
         alive_BK = jnp.argsort(ends_BC, axis=1, stable=True)[:, :K]
         alive_log_probs_BK = jnp.take_along_axis(log_probs_BC, alive_BK, axis=1)
         alive_BKT = jnp.take_along_axis(tokens_BCT, alive_BK[:, :, None], axis=1)
-        if K > 1:
+        if logits_BAV.shape[1] > 1:
             model = follow(model, jnp.take_along_axis(parent_BC, alive_BK, axis=1))
 
         # Where one hypothesis has nearly all of the probability, K poor short ones finish before it.
@@ -145,11 +149,12 @@ def beam(step: Step, model: Any, follow: Follow, done_B: jax.Array, walk: Walk, 
                              finished_log_probs_BK), model
 
     nothing_BK = jnp.full((B, K), -jnp.inf, jnp.float32)
-    no_tokens_BKT = jnp.full((B, K, T), PAD, jnp.int32)
-    # All K would begin as the same hypothesis: the first alone does.
-    beams = Beams(alive_BKT=no_tokens_BKT, alive_log_probs_BK=nothing_BK.at[:, 0].set(0.0), finished_BKT=no_tokens_BKT,
-                  finished_scores_BK=nothing_BK, finished_log_probs_BK=nothing_BK)
-    beams = walk(extend, beams, model, done_B)
+    beams = Beams(alive_BKT=jnp.full((B, 1, T), PAD, jnp.int32), alive_log_probs_BK=jnp.zeros((B, 1), jnp.float32),
+                  finished_BKT=jnp.full((B, K, T), PAD, jnp.int32), finished_scores_BK=nothing_BK,
+                  finished_log_probs_BK=nothing_BK)
+    logits_BV, model = first(jnp.full(B, BOS, jnp.int32), model)
+    done_B, beams, model = go_on(0, done_B, beams, model, logits_BV[:, None])
+    beams = walk(extend, beams, model, done_B, begin=1)
 
     # The finished, then the alive, then places that stayed empty among the finished: PAD and -inf.
     alive_scores_BK = beams.alive_log_probs_BK / length_penalty(T, alpha)

@@ -38,8 +38,10 @@ def extensions(log_probs_BK: jax.Array, logits_BKV: jax.Array, count: int) -> tu
     B, K, V = logits_BKV.shape
     M = -(-V // BLOCK)
     if 2 * count >= K * M:
-        sums_BKV = log_probs_BK[:, :, None] + next_log_probs(logits_BKV)
-        log_probs_BC, place_BC = top_k(sums_BKV.reshape(B, K * V), count)
+        sums_BN = (log_probs_BK[:, :, None] + next_log_probs(logits_BKV)).reshape(B, K * V)
+        sums_BN = jnp.pad(sums_BN, ((0, 0), (0, max(count - K * V, 0))), constant_values=-jnp.inf)
+        log_probs_BC, place_BC = top_k(sums_BN, count)
+        place_BC = jnp.minimum(place_BC, K * V - 1)
         return log_probs_BC, place_BC // V, place_BC % V
     logits_BKV = logits_BKV.astype(jnp.float32)
     if M * BLOCK > V:

@@ -51,7 +51,8 @@ def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, ma
     loop = functools.partial(walk, max_length=max_length, room=before.room, go_on=before.go_on, groups=groups)
 
     if decoding.method == 'beam':
-        found = beam(before.step, before.model, before.follow, filler_B, loop, max_length, K, decoding.length_penalty)
+        found = beam(before.first, before.step, before.model, before.follow, filler_B, loop, max_length, K,
+                     decoding.length_penalty)
         tokens_BKT, scores_BK, log_probs_BK = (x[:, :decoding.nbest] for x in found)
     else:
         if decoding.method == 'greedy':
@@ -70,7 +71,8 @@ def search(model: Any, params: Any, source_BS: jax.Array, decoding: Decoding, ma
 class Beginning(NamedTuple):
     """A search before its first token."""
 
-    step: Step
+    first: Step  # on one hypothesis a row, for the first token
+    step: Step  # on K of them, for every other
     model: Any  # what the model carries: its memory of the source, and its carry
     follow: Follow
     go_on: GoOn
@@ -78,8 +80,8 @@ class Beginning(NamedTuple):
 
 
 def begin(model: Any, params: Any, source_BS: jax.Array, room: int, max_length: int, K: int) -> Beginning:
-    """Encodes the source. Each of K hypotheses of a row is a row of its own, with a copy of what was made of the
-    source; or they share that and the carry, where the model `branches`.
+    """Encodes the source. The K hypotheses of a row are one until the first token. From then on each is a row of its
+    own, with a copy of what was made of the source; or they share that and the carry, where the model `branches`.
     """
     together = K > 1 and model.branches
 
@@ -90,23 +92,28 @@ def begin(model: Any, params: Any, source_BS: jax.Array, room: int, max_length: 
         return model.apply({'params': params}, memory, room, *([K] if together else []), method='start')
 
     def shapes(rows):
-        memory = jax.eval_shape(encode, jax.ShapeDtypeStruct((rows, source_BS.shape[1]), source_BS.dtype))
-        apart = jax.eval_shape(lambda memory: model.unstacked(params, memory)[1], memory)
-        return memory, (apart, jax.eval_shape(lambda memory: start(memory, room), apart))
+        source = jax.ShapeDtypeStruct((rows, source_BS.shape[1]), source_BS.dtype)
+        memory = jax.eval_shape(lambda source_BS: model.unstacked(params, encode(source_BS))[1], source)
+        return memory, jax.eval_shape(lambda memory: start(memory, room), memory)
 
-    stacked_axes, axes = batch_axes(shapes)
-    memory = encode(source_BS)
-    looped, memory = model.unstacked(params, memory if together else repeat(memory, stacked_axes, K))
+    axes = batch_axes(shapes)
+    looped, memory = model.unstacked(params, encode(source_BS))
     little, all_of_it = (jax.eval_shape(lambda memory, room=room: start(memory, room), memory)
                          for room in (room, max_length))
     if little == all_of_it:
         room = max_length
 
-    def step(tokens_B, carried):
+    def decode(tokens_BT, carried):
         memory, carry = carried
-        tokens = tokens_B.reshape(-1, K if together else 1)
-        logits, carry = model.apply({'params': looped}, tokens, memory, carry, method='decode')
+        logits, carry = model.apply({'params': looped}, tokens_BT, memory, carry, method='decode')
         return logits.reshape(-1, logits.shape[-1]), (memory, carry)
+
+    def first(tokens_B, carried):
+        logits_BV, carried = decode(tokens_B[:, None], carried)
+        return logits_BV, carried if together else repeat(carried, axes, K)
+
+    def step(tokens_B, carried):
+        return decode(tokens_B.reshape(-1, K if together else 1), carried)
 
     def follow(carried, parent_BK):
         memory, carry = carried  # hypotheses of a row have the same source
@@ -119,7 +126,7 @@ def begin(model: Any, params: Any, source_BS: jax.Array, room: int, max_length: 
         memory, carry = carried
         return memory, model.widened(carry, start(memory, max_length))
 
-    return Beginning(step, (memory, start(memory, room)), follow, go_on, room)
+    return Beginning(first, step, (memory, start(memory, room)), follow, go_on, room)
 
 
 def score(model: Any, params: Any, source_BS: jax.Array, target_BT: jax.Array, alpha: float = 0.0) -> jax.Array:

@@ -19,7 +19,7 @@ LEAST = 4  # fewer rows make no group
 
 
 def walk(extend: Callable, rows: Any, model: Any, done_B: jax.Array, max_length: int, room: int, go_on: GoOn,
-         groups: bool = True) -> Any:
+         groups: bool = True, begin: int = 0) -> Any:
     """Extends all rows by a token at a time until each is done, or has `max_length` tokens.
 
     What a step costs grows with its rows, done or not, and with the room for what may still be written; and the longest
@@ -35,6 +35,7 @@ def walk(extend: Callable, rows: Any, model: Any, done_B: jax.Array, max_length:
       room: the position at which those that are left need more room, at most `max_length`.
       go_on: what they go on with.
       groups: whether rows may be gathered; not where they lie on several devices.
+      begin: the position of the first token that is still to come.
 
     Returns:
       The rows at the end.
@@ -51,7 +52,7 @@ def walk(extend: Callable, rows: Any, model: Any, done_B: jax.Array, max_length:
         return (position < until) & ((~done_C).sum() > enough)
 
     position, done_B, rows, model = lax.while_loop(
-        functools.partial(going, few if few < B else 0, room), step, (jnp.int32(0), done_B, rows, model))
+        functools.partial(going, few if few < B else 0, room), step, (jnp.int32(begin), done_B, rows, model))
     to_the_end = functools.partial(lax.while_loop, functools.partial(going, 0, max_length), step)
     if few == B:
         return rows if room == max_length else to_the_end((position, done_B, rows, go_on(model, None)))[2]

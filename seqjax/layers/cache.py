@@ -77,17 +77,20 @@ def steps(cache: Cache | None, tokens_BT: jax.Array) -> int:
 
 
 def slots(cache: Cache, tokens: int) -> Slots:
-    """Those of the next `tokens` tokens a row: of one sequence, or one for each place."""
+    """Those of the next `tokens` tokens a row: of one sequence, or one for each place; or one for all places, where all
+    have been the same hypothesis so far.
+    """
     step, count = cache['position'], slot_count(cache)
     if 'path' not in cache:
         where_BT, when_M = step[:, None] + jnp.arange(tokens), jnp.arange(count)
         return Slots(where_BT, where_BT, when_M, when_M <= where_BT[:, :, None])
     B, P, L = cache['path'].shape
-    if tokens != P:
-        raise ValueError(f'a cache of {P} places takes a token for each, not {tokens}')
-    on_path_BPLP = own(cache)[..., None] == jnp.arange(P)
-    seen_BPLP = on_path_BPLP & (jnp.arange(L)[:, None] <= step)
-    return Slots(jnp.broadcast_to(step, (B, P)), step * P, jnp.arange(count) // P, seen_BPLP.reshape(B, P, count))
+    if tokens not in (1, P):
+        raise ValueError(f'a cache of {P} places takes a token for each, or one for all, not {tokens}')
+    on_path_BTLP = own(cache, tokens)[:, :tokens, :, None] == jnp.arange(P)
+    seen_BTLP = on_path_BTLP & (jnp.arange(L)[:, None] <= step)
+    return Slots(jnp.broadcast_to(step, (B, tokens)), step * P, jnp.arange(count) // P,
+                 seen_BTLP.reshape(B, tokens, count))
 
 
 def pieces(cache: Cache, n: int) -> list[Piece]:
@@ -122,10 +125,11 @@ def _put(k_BHTK, v_BHTK, slot, keys_BHKM, values_BHMK):
             values_BHMK.at[row_B1, :, slot].set(v_BHTK.swapaxes(1, 2), mode='drop'))
 
 
-def own(cache: Cache) -> jax.Array:
-    """Each hypothesis' path (B, P, L) with the place at which it stands now."""
+def own(cache: Cache, tokens: int) -> jax.Array:
+    """Each hypothesis' path (B, P, L) with the place at which it stands now: its own, or the first with one token."""
     P, L = cache['path'].shape[1:]
-    return jnp.where(jnp.arange(L) == cache['position'], jnp.arange(P)[:, None], cache['path'])
+    place_P = jnp.arange(P) if tokens == P else jnp.zeros(P, jnp.int32)
+    return jnp.where(jnp.arange(L) == cache['position'], place_P[:, None], cache['path'])
 
 
 def written(cache: Cache, layers: Sequence[Sequence[Piece]], tokens: int) -> Cache:
@@ -133,7 +137,7 @@ def written(cache: Cache, layers: Sequence[Sequence[Piece]], tokens: int) -> Cac
     keys, values = (tuple(tuple(piece[i] for piece in layer) for layer in layers) for i in (0, 1))
     if 'path' not in cache:
         return {'keys': keys, 'values': values, 'position': cache['position'] + tokens}
-    return {'keys': keys, 'values': values, 'position': cache['position'] + 1, 'path': own(cache)}
+    return {'keys': keys, 'values': values, 'position': cache['position'] + 1, 'path': own(cache, tokens)}
 
 
 def widened(cache: Cache, wider: Cache) -> Cache:

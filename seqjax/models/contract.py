@@ -75,7 +75,8 @@ class Translator(nn.Module):
 
     @property
     def branches(self) -> bool:
-        """Whether hypotheses may share a row's carry: `start` takes `places`, `decode` a token for each, and `follow`.
+        """Whether hypotheses may share a row's carry: `start` takes `places`, `decode` a token for each, or, while they
+        are all the same, one for all; and `follow`.
 
         Where not, a beam makes every hypothesis a row of its own, and copies rows.
         """
