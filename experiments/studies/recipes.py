@@ -69,7 +69,7 @@ def recipes(form: Form = 'full', text: str | None = None) -> Study:
     steps, rows = {'full': (400, 500), 'quick': (150, 200), 'smoke': (6, 6)}[form]
     every = max(1, steps // 20)
     axes = [{}, *WITHOUT.values()] if form != 'smoke' else [{}, WITHOUT['smoothing']]
-    small = {'model.hidden_size': 8, 'model.feedforward_size': 8} if form == 'smoke' else {}
+    small = {'model.hidden_size': 8, 'model.feedforward_size': 8, 'model.num_layers': 1} if form == 'smoke' else {}
     return Study(
         claim='Subwords, warm-up, label smoothing, averaged checkpoints and a beam each make the translations of a '
               'Transformer better.',
