@@ -3,6 +3,7 @@ jax).
 """
 
 import ast
+import functools
 import importlib
 import pathlib
 from typing import NamedTuple
@@ -25,15 +26,21 @@ def entries(folder: str) -> dict[str, Entry]:
     """All that the files of a folder ('experiments', 'seqjax/models') list in `__all__`, by name in lower case."""
     found = {}
     for path in sorted((ROOT / folder).glob('*.py')):
-        tree = ast.parse(path.read_text(encoding='utf-8'))
-        listed = [ast.literal_eval(node.value) for node in tree.body
-                  if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '__all__']
+        state = path.stat()
         module = f'{folder.replace("/", ".")}.{path.stem}'
-        definitions = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-        for name in listed[0] if listed else ():
-            summary = (ast.get_docstring(definitions[name]) or '').partition('\n')[0]
-            found[name.lower()] = Entry(name.lower(), module, name, summary)
+        found |= {entry.name: entry for entry in _listed(path, module, state.st_mtime_ns, state.st_size)}
     return found
+
+
+@functools.cache
+def _listed(path: pathlib.Path, module: str, changed: int, size: int) -> tuple[Entry, ...]:
+    """Those of one file as it stands: a study of many trials asks for each of them, and to parse a file takes 3 ms."""
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    listed = [ast.literal_eval(node.value) for node in tree.body
+              if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '__all__']
+    definitions = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    return tuple(Entry(name.lower(), module, name, (ast.get_docstring(definitions[name]) or '').partition('\n')[0])
+                 for name in (listed[0] if listed else ()))
 
 
 def experiments() -> dict[str, Entry]:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from seqjax.data.batches import Batches, Shape
 from seqjax.data.vocabulary import PAD, Ragged
@@ -132,12 +131,13 @@ def rank_correlation(a: Sequence[np.ndarray], b: Sequence[np.ndarray], least: in
     Entries that are NaN in either are left out; so are rows of fewer than `least` entries, and those without two
     different values, whose ranks are undefined.
     """
+    from scipy.stats import kendalltau  # half a second, of each study that imports this file
     taus = []
     for ours, theirs in zip(a, b, strict=True):
         for x, y in zip(ours, theirs, strict=True):
             there = np.isfinite(x) & np.isfinite(y)
             if there.sum() >= least:
-                taus.append(stats.kendalltau(x[there], y[there]).statistic)
+                taus.append(kendalltau(x[there], y[there]).statistic)
     return float(np.nanmean(taus)) if np.isfinite(taus).any() else float('nan')
 
 

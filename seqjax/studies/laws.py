@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
+from scipy.special import ndtri, stdtrit
 
 from seqjax.errors import UserError
 from seqjax.studies.table import Interval, Table
@@ -128,7 +129,7 @@ def estimate(points: dict[float, Sequence[float]], floor: bool = True, samples: 
     if seeds > 1:
         rng = np.random.default_rng(seed)
         freedom, tail = sum(len(part) - 1 for part in logs), (1 + level) / 2
-        stretch = float(stats.t.ppf(tail, freedom) / stats.norm.ppf(tail))
+        stretch = float(stdtrit(freedom, tail) / ndtri(tail))
         moved_bn = np.stack([mean + stretch * math.sqrt(len(part) / (len(part) - 1)) * rng.choice(
             part - mean, (samples, len(part))).mean(1) for part, mean in zip(logs, means_n)], axis=1)
         draws = fit(x, np.exp(moved_bn), floor, law).exponent

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats, which asks it too, takes half a second to import
 
 from seqjax.studies.axes import SEED
 
@@ -40,7 +40,7 @@ def interval(values: Iterable[float], level: float = 0.95) -> Interval:
     if len(x) < 2:
         return Interval(mean, math.nan, math.nan, math.nan, 1)
     std = float(x.std(ddof=1))
-    half = float(stats.t.ppf((1 + level) / 2, len(x) - 1)) * std / math.sqrt(len(x))
+    half = float(stdtrit(len(x) - 1, (1 + level) / 2)) * std / math.sqrt(len(x))
     return Interval(mean, mean - half, mean + half, std, len(x))
 
 
@@ -139,5 +139,5 @@ def welch(ours: Sequence[float], theirs: Sequence[float], level: float = 0.95) -
     va, vb = a.std ** 2 / a.count, b.std ** 2 / b.count
     error = math.sqrt(va + vb)
     freedom = (va + vb) ** 2 / max(va ** 2 / (a.count - 1) + vb ** 2 / (b.count - 1), 1e-300) if error else 1.0
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error
     return Interval(mean, mean - half, mean + half, error, min(a.count, b.count))
