@@ -1,5 +1,6 @@
 """The run directory: what a run is (config.json, flags.txt), and whether a command may go on with it."""
 
+import functools
 import importlib
 import json
 import os
@@ -50,8 +51,11 @@ def machine() -> str:
     return f'{name}, {cores} core' + ('s' if cores != 1 else '')
 
 
+@functools.cache
 def git_commit() -> str | None:
-    """The commit of the code, '+' where files differ from it; None outside a repository."""
+    """The commit of the code, '+' where files differ from it; None outside a repository. Asked once: what a process
+    runs it read at its start, whatever becomes of the files.
+    """
     def git(*words):
         return subprocess.run(['git', *words], cwd=pathlib.Path(__file__).parent, capture_output=True, text=True)
 
