@@ -17,8 +17,8 @@ from seqjax.studies.work import forget_sign, sign, signs
 from seqjax.training.loop import Interrupted
 
 WAIT = 300  # seconds for children on a busy machine
-RHYTHM = ['--training.steps=360', '--training.checkpoint_every=20', '--training.evaluate_every=180',
-          '--training.log_every=10', '--model.hidden_size=128', '--training.batch_size=32', '--decoding.batch_size=32']
+RHYTHM = ['--training.steps=200', '--training.checkpoint_every=10', '--training.evaluate_every=100',
+          '--training.log_every=5', '--model.hidden_size=128', '--training.batch_size=32', '--decoding.batch_size=32']
 NAMES = ['gru,seed=0', 'gru,seed=1']
 
 
