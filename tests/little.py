@@ -33,7 +33,7 @@ def measure(subject):
 def verdict(table):
     """Whether the wider model has a lower loss."""
     narrow, wide = (table.where({'model.hidden_size': size}) for size in (4, 8))
-    return decide(difference(narrow, wide, 'loss'), at_least=0.0, sentence='Wider is better.', unit='nats')
+    return decide(difference(narrow, wide, 'loss'), above=0.0, sentence='Wider is better.', unit='nats')
 
 
 def widths(form: str = 'full') -> Study:

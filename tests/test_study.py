@@ -52,10 +52,10 @@ def test_studies_that_are_none(axes, message):
 
 @pytest.mark.parametrize(('values', 'answer'), [
     ([5.0, 5.1, 5.2], 'supported'), ([1.0, 1.1, 1.2], 'not supported'), ([1.0, 9.0, 5.0], 'undecided'),
-    ([9.0], 'undecided'), ([], 'undecided'), ([3.0, 3.0, 3.0], 'supported')])
+    ([9.0], 'undecided'), ([], 'undecided'), ([3.0, 3.0, 3.0], 'not supported')])
 def test_decide(values, answer):
-    """The whole interval has to reach the mark, or to miss it; one seed decides nothing, however far it is."""
-    verdict = decide(interval(values), at_least=3.0, sentence='So it is.', unit='points')
+    """The whole interval has to be above the mark, or not to be; one seed decides nothing, however far it is."""
+    verdict = decide(interval(values), above=3.0, sentence='So it is.', unit='points')
     assert verdict.answer == answer
     assert (verdict.sentence, verdict.unit) == ('So it is.', 'points')
     assert verdict.effect == pytest.approx(sum(values) / len(values)) if values else math.isnan(verdict.effect)

@@ -34,16 +34,17 @@ class Verdict:
     raised: Exception | None = None
 
 
-def decide(effect: Interval, at_least: float, sentence: str, unit: str = '') -> Verdict:
-    """Supported where the whole interval reaches `at_least`, not supported where none of it does, else undecided.
+def decide(effect: Interval, above: float, sentence: str, unit: str = '') -> Verdict:
+    """Supported where the whole interval is above `above`, not supported where none of it is, else undecided.
 
+    What makes no difference at all, as two searches with the same results, does not support that it makes one above 0.
     With fewer than two independent values there is no interval, and nothing is decided.
     """
     if math.isnan(effect.low):
         answer = 'undecided'
-    elif effect.low >= at_least:
+    elif effect.low > above:
         answer = 'supported'
-    elif effect.high < at_least:
+    elif effect.high <= above:
         answer = 'not supported'
     else:
         answer = 'undecided'
