@@ -32,7 +32,7 @@ def plan(experiment: Experiment, say: Callable[[str], None] = print) -> dict[str
     for note in data.notes:
         say(note)
     say('vocabularies: {} source and {} target pieces; shapes (source x target tokens): {}'.format(
-        data.codec.source.size, data.codec.target.size, ', '.join(f'{s}x{t}' for s, t in data.codec.shapes)))
+        data.codec.source.size, data.codec.target.size, ', '.join(f'{s}x{t}' for s, t in batches.shapes)))
     say(f'{data.ids["train"][0].count():,} training pairs, {batches.batches_per_epoch:,} batches an epoch, '
         f'{steps:,} steps\n')
 

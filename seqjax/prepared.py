@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqjax.data.batches import Batches
+from seqjax.data.batches import Batches, choose_shapes, longest_lengths
 from seqjax.errors import UserError
 from seqjax.experiment import Experiment
 from seqjax.tasks.translation import Codec, Data
@@ -111,8 +111,11 @@ def plan_batches(experiment: Experiment, data: Data, placement: Placement) -> Ba
         raise UserError('--training.unpad=true: under jit over several devices batches keep their padding; take '
                         '--training.parallel=pmap or shard_map, or leave the flag out')
     unpad = training.unpad is not False and model.unpads and placement.rows_at_home
-    return Batches(*data.ids['train'], training.batch_size, data.codec.shapes, training.seed,
-                   (placement.batch_shards, training.accumulate) if unpad else None)
+    first, *others = experiment.task.encodings(data, training.seed)
+    shapes = data.codec.shapes if not others else choose_shapes(
+        *longest_lengths([first, *others]), count=len(data.codec.shapes), longest=data.codec.max_length)
+    return Batches(*first, training.batch_size, shapes, training.seed,
+                   (placement.batch_shards, training.accumulate) if unpad else None, others)
 
 
 def checkpoints_of(workdir: pathlib.Path, experiment: Experiment) -> Checkpoints:

@@ -85,7 +85,7 @@ def test_a_pass_holds_every_row_exactly_once(count, seed):
             assert (batch.source.shape, batch.target.shape) == tuple((8, width) for width in batches.shape(n))
             for i, row in enumerate(batch.row):
                 assert batch.weight[i] == (row >= 0)
-                for ids, side in ((batch.source[i], batches.source), (batch.target[i], batches.target)):
+                for ids, side in zip((batch.source[i], batch.target[i]), batches.encodings[0]):
                     expected = side.row(row) if row >= 0 else np.zeros(0, np.int32)
                     np.testing.assert_array_equal(ids, np.pad(expected, (0, len(ids) - len(expected))))
             seen += batch.row[batch.row >= 0].tolist()

@@ -72,6 +72,11 @@ def choose_shapes(source_lengths: np.ndarray, target_lengths: np.ndarray, count:
     return tuple(sorted(shapes))
 
 
+def longest_lengths(encodings: Sequence[tuple[Ragged, Ragged]]) -> list[np.ndarray]:
+    """The length of each row in the encoding in which it is longest, of the sources and of the targets."""
+    return [functools.reduce(np.maximum, (side.lengths for side in sides)) for sides in zip(*encodings)]
+
+
 def pad_rows(ragged: Ragged, rows: np.ndarray, width: int) -> np.ndarray:
     """The ids of `rows` as (B, width) int32, PAD after each; a row of -1 is all PAD. ValueError where one is longer."""
     starts, lengths = ragged.offsets[rows], ragged.offsets[rows + 1] - ragged.offsets[rows]  # lengths <= 0 for row -1
@@ -92,28 +97,32 @@ class Batches:
     weight 0, and permutes the batches. Evaluation (seed None): one pass, shape by shape, in the order of the split.
     Either way a pass holds every pair exactly once.
 
+    Where there are `others`, further encodings of the same pairs (BPE-dropout), epoch e reads number e of all, counted
+    from 0 and round again. A pair is of one shape, which holds each of its encodings.
+
     With `parts`, (replicas that take a block of rows each, micro-batches that each deals its block out to), every batch
     says what room such a part needs, one for each shape: a few pairs change batches, so that none needs more.
     """
 
     def __init__(self, source: Ragged, target: Ragged, batch_size: int, shapes: Sequence[Shape], seed: int | None,
-                 parts: tuple[int, int] | None = None):
+                 parts: tuple[int, int] | None = None, others: Sequence[tuple[Ragged, Ragged]] = ()):
         """Raises ValueError where a pair fits none of the `shapes`: leave such pairs out, or choose longer shapes."""
         if source.count() != target.count():
             raise ValueError(f'{source.count()} source rows against {target.count()} target rows')
-        self.source, self.target, self.batch_size, self.seed = source, target, batch_size, seed
+        self.encodings, self.batch_size, self.seed = [(source, target), *others], batch_size, seed
         self.shapes = tuple(sorted(shapes, key=lambda shape: (sum(shape), shape)))
         # Each pair takes the cheapest shape that holds it.
         self._bucket = np.full(source.count(), -1)
+        longest = longest_lengths(self.encodings)
         for k, shape in reversed(list(enumerate(self.shapes))):
-            self._bucket[(source.lengths <= shape.source) & (target.lengths <= shape.target)] = k
+            self._bucket[(longest[0] <= shape.source) & (longest[1] <= shape.target)] = k
         if (self._bucket < 0).any():
             row = int(self._bucket.argmin())
-            raise ValueError(f'pair {row} has {source.lengths[row]} source and {target.lengths[row]} target tokens: '
+            raise ValueError(f'pair {row} has {longest[0][row]} source and {longest[1][row]} target tokens: '
                              f'longer than every shape of {[tuple(shape) for shape in self.shapes]}')
         pairs = np.bincount(self._bucket, minlength=len(self.shapes))
         self.batches_per_epoch = int((-(-pairs // batch_size)).sum())
-        self._lengths, self._parts = (source.lengths, target.lengths), parts
+        self._lengths, self._parts = [(source.lengths, target.lengths) for source, target in self.encodings], parts
         self._rooms = [self._room(k) if parts and pairs[k] else None for k in range(len(self.shapes))]
         # Prefetching threads work on both sides of an epoch's end.
         self._lock = threading.Lock()
@@ -122,16 +131,18 @@ class Batches:
     def _room(self, k: int) -> Room | None:
         """Of a part of each batch of shape k; None where it would save little."""
         rows, mine, shape = self.batch_size // math.prod(self._parts), self._bucket == k, self.shapes[k]
-        room = Room(*(room_for(side[mine], rows, width) for side, width in zip(self._lengths, shape)))
+        room = Room(*(max(room_for(lengths[side][mine], rows, width) for lengths in self._lengths)
+                      for side, width in enumerate(shape)))
         return room if room.source + room.target <= 0.95 * rows * sum(shape) else None
 
-    def _balance(self, rows: np.ndarray, room: Room | None) -> tuple[np.ndarray, np.ndarray]:
+    def _balance(self, rows: np.ndarray, lengths: tuple[np.ndarray, np.ndarray], room: Room | None
+                 ) -> tuple[np.ndarray, np.ndarray]:
         """Rows (N, B) of a shape's batches, dealt so that their parts have room, and which batches have it."""
         if room is None:
             return rows, np.zeros(len(rows), bool)
         replicas, micros = self._parts
         dealt = rows.reshape(-1, replicas, self.batch_size // (replicas * micros), micros).swapaxes(2, 3)
-        groups, fit = balanced(dealt.reshape(-1, dealt.shape[-1]), self._lengths, room)
+        groups, fit = balanced(dealt.reshape(-1, dealt.shape[-1]), lengths, room)
         return (groups.reshape(dealt.shape).swapaxes(2, 3).reshape(rows.shape),
                 fit.reshape(len(rows), -1).all(axis=1))
 
@@ -140,10 +151,11 @@ class Batches:
         rng = None if self.seed is None else np.random.default_rng((self.seed, epoch))
         order = np.arange(len(self._bucket)) if rng is None else rng.permutation(len(self._bucket))
         rows, which, fit = [], [], []
+        lengths = self._lengths[epoch % len(self._lengths)]
         for k in range(len(self.shapes)):
             mine = order[self._bucket[order] == k]
             mine = np.append(mine, np.full(-len(mine) % self.batch_size, -1)).reshape(-1, self.batch_size)
-            mine, fits = self._balance(mine, self._rooms[k])
+            mine, fits = self._balance(mine, lengths, self._rooms[k])
             rows.append(mine)
             which.append(np.full(len(mine), k))
             fit.append(fits)
@@ -168,7 +180,8 @@ class Batches:
         """Batch n, or the `rows` of it that one process holds."""
         shape, row, room = self._planned(n)
         row = row[rows]
-        return Batch(pad_rows(self.source, row, shape.source), pad_rows(self.target, row, shape.target),
+        source, target = self.encodings[n // self.batches_per_epoch % len(self.encodings)]
+        return Batch(pad_rows(source, row, shape.source), pad_rows(target, row, shape.target),
                      (row >= 0).astype(np.float32), row, room)
 
     def iterate(self, start: int, stop: int, rows: slice = slice(None), prefetch: int = 4) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, Self, get_args
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from seqjax.data.subwords import Cutter
 from seqjax.errors import UserError, did_you_mean
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -44,6 +45,13 @@ class Ragged(NamedTuple):
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         source = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
         return Ragged(self.flat[source], offsets)
+
+    def where(self, mask: np.ndarray, other: 'Ragged') -> 'Ragged':
+        """These rows where the mask (one entry a row) is true, and those of `other` elsewhere."""
+        both = Ragged(np.concatenate([self.flat, other.flat]),
+                      np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]))
+        rows = np.arange(self.count())
+        return both.take(np.where(mask, rows, self.count() + rows))
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[int]]) -> 'Ragged':
@@ -132,6 +140,40 @@ class Vocabulary:
             lengths += map(len, rows)
             blocks.append(np.fromiter(itertools.chain.from_iterable(rows), np.int32))
         return Ragged(np.concatenate(blocks), np.cumsum(lengths, dtype=np.int64))
+
+    def redraw(self, texts: Sequence[str], dropout: float, draws: int, seed: int | Sequence[int]) -> list[Ragged]:
+        """Other encodings of the same texts, by BPE-dropout (data/subwords.py): each decodes to what `encode` gives.
+
+        Args:
+          dropout: the probability that a merge is passed over at a step, from 0 to 1. 0 is `encode`, 1 leaves bytes.
+          draws: how many encodings. Each word has so many cuts, and each place where it stands takes any of them.
+
+        Raises:
+          ValueError: the vocabulary is not of byte pairs.
+        """
+        if self._kind != 'bpe':
+            raise ValueError(f'a {self._kind} vocabulary has no merges to pass over')
+        words: dict[str, int] = {}
+        blocks, lengths = [np.zeros(0, np.int64)], [0]  # of each text the words, by number, and how many they are
+        for start in range(0, len(texts), 8192):
+            rows = [[*(words.setdefault(word, len(words)) for word, _ in self._words(text)), -1]  # -1: EOS
+                    for text in texts[start:start + 8192]]
+            lengths += map(len, rows)
+            blocks.append(np.fromiter(itertools.chain.from_iterable(rows), np.int64))
+        place_N, ends = np.concatenate(blocks), np.cumsum(lengths, dtype=np.int64)
+        rng = np.random.default_rng(seed)
+        cutter = Cutter({token: i for i, token in enumerate((*SPECIALS, *self._tokens))}, self._merges)
+        cuts = Ragged.of([*(cut for _ in range(draws) for cut in cutter.cut(list(words), dropout, rng)), [EOS]])
+        found = []
+        for _ in range(draws):
+            drawn_N = place_N + len(words) * rng.integers(draws, size=len(place_N))
+            pieces = cuts.take(np.where(place_N < 0, cuts.count() - 1, drawn_N))
+            found.append(Ragged(pieces.flat, pieces.offsets[ends]))
+        return found
+
+    def _words(self, text: str) -> list[tuple[str, tuple[int, int]]]:
+        """What no piece reaches beyond, and where it stands."""
+        return self._tokenizer.pre_tokenizer.pre_tokenize_str(self._tokenizer.normalizer.normalize_str(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text up to the first EOS. PAD and BOS are dropped; an unknown word is '<unk>'.

@@ -17,6 +17,7 @@ from seqjax.tasks.losses import cross_entropy, observed
 from seqjax.tasks.scheduled_sampling import ScheduledSampling
 
 Text = tuple[list[str], list[str]]  # sources and targets, line by line
+DRAWS = 8  # encodings of the training split by BPE-dropout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Translation(ScheduledSampling):
     min_frequency: int = option(1, 'pieces seen less often in training are unknown', at_least=1)
     joint_vocabulary: bool = option(False, 'one vocabulary for both sides')
     lowercase: bool = option(False, 'read and write lower case only')
+    bpe_dropout: float = option(0.0, 'probability that training passes over a merge of byte pairs, so that each epoch '
+                                     'reads other pieces', at_least=0.0, below=1.0, when={'vocabulary': ('bpe',)})
     max_length: int = option(64, 'longest sentence, tokens with EOS: longer training pairs are left out, longer '
                                  'input is refused', at_least=2)
     buckets: int = option(2, 'shapes of batches, each compiled once', at_least=1)
@@ -132,6 +135,19 @@ class Translation(ScheduledSampling):
         learned = [Vocabulary.learn(side, self.vocabulary, self.vocabulary_size, self.min_frequency, self.lowercase)
                    for side in sides]
         return learned[0], learned[-1]
+
+    def encodings(self, data: Data, seed: int) -> list[tuple[Ragged, Ragged]]:
+        """What training reads, an epoch each and from the first of them again: the split as it is, or with BPE-dropout
+        (Provilkov et al. 2020) `DRAWS` encodings of it. A row that has more than max_length tokens in one is as it is.
+        """
+        plain = data.ids['train']
+        if not self.bpe_dropout:
+            return [plain]
+        vocabularies = data.codec.source, data.codec.target
+        sides = [vocabulary.redraw(text, self.bpe_dropout, DRAWS, (seed, i))
+                 for i, (vocabulary, text) in enumerate(zip(vocabularies, data.text['train']))]
+        return [tuple(drawn.where(drawn.lengths <= data.codec.max_length, whole) for drawn, whole in zip(pair, plain))
+                for pair in zip(*sides)]
 
     def sizes(self, codec: Codec) -> dict[str, int]:
         """The fields of a model that only the data tells."""
