@@ -35,7 +35,7 @@ TOLERANCE = 2e-5
 SETTINGS = [('pmap', '', 1), ('shard_map', '', 1), ('jit', 'data=8', 1), ('pmap', 'data=4', 2),
             ('jit', 'fsdp=2,tensor=2', 2)]
 # What a model does to a setting. pmap and shard_map hand a replica's rows to the model as they are, and eight replicas
-# are no others than four: these two are tried with one model of each kind.
+# are no others than four: these two are tried with a recurrent model, one that attends, and one that counts.
 OWN = SETTINGS[2:]
 
 

@@ -163,14 +163,15 @@ class Batches:
         batches = np.arange(len(which)) if rng is None else rng.permutation(len(which))
         return which[batches], rows[batches].astype(np.int32), fit[batches]
 
-    def _planned(self, n: int) -> tuple[Shape, np.ndarray, Room | None]:
-        """The shape, the rows and the room of batch n."""
+    def _planned(self, n: int) -> tuple[Shape, np.ndarray, Room | None, tuple[Ragged, Ragged]]:
+        """The shape, the rows and the room of batch n, and the encoding of the pairs."""
         if n < 0 or not self.batches_per_epoch or (self.seed is None and n >= self.batches_per_epoch):
             raise IndexError(f'no batch {n}: a pass has {self.batches_per_epoch}')
         epoch, place = divmod(n, self.batches_per_epoch)
         with self._lock:
             which, rows, fit = self._cached_plan(epoch)
-        return self.shapes[which[place]], rows[place], self._rooms[which[place]] if fit[place] else None
+        return (self.shapes[which[place]], rows[place], self._rooms[which[place]] if fit[place] else None,
+                self.encodings[epoch % len(self.encodings)])
 
     def shape(self, n: int) -> Shape:
         """The shape of batch n."""
@@ -178,9 +179,8 @@ class Batches:
 
     def batch(self, n: int, rows: slice = slice(None)) -> Batch:
         """Batch n, or the `rows` of it that one process holds."""
-        shape, row, room = self._planned(n)
+        shape, row, room, (source, target) = self._planned(n)
         row = row[rows]
-        source, target = self.encodings[n // self.batches_per_epoch % len(self.encodings)]
         return Batch(pad_rows(source, row, shape.source), pad_rows(target, row, shape.target),
                      (row >= 0).astype(np.float32), row, room)
 

@@ -1,4 +1,7 @@
-"""BPE-dropout (Provilkov et al. 2020): words cut into other pieces each time, so that training sees more of each."""
+"""BPE-dropout (Provilkov et al. 2020): words cut into other pieces each time, so that training sees more of each.
+
+The dropout of `tokenizers` takes no seed, and a batch has to be a function of the seed.
+"""
 
 from collections.abc import Sequence
 

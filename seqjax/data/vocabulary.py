@@ -162,7 +162,7 @@ class Vocabulary:
             blocks.append(np.fromiter(itertools.chain.from_iterable(rows), np.int64))
         place_N, ends = np.concatenate(blocks), np.cumsum(lengths, dtype=np.int64)
         rng = np.random.default_rng(seed)
-        cutter = Cutter({token: i for i, token in enumerate((*SPECIALS, *self._tokens))}, self._merges)
+        cutter = Cutter(self._tokenizer.get_vocab(with_added_tokens=False), self._merges)
         cuts = Ragged.of([*(cut for _ in range(draws) for cut in cutter.cut(list(words), dropout, rng)), [EOS]])
         found = []
         for _ in range(draws):

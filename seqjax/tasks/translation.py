@@ -76,8 +76,8 @@ class Translation(ScheduledSampling):
     min_frequency: int = option(1, 'pieces seen less often in training are unknown', at_least=1)
     joint_vocabulary: bool = option(False, 'one vocabulary for both sides')
     lowercase: bool = option(False, 'read and write lower case only')
-    bpe_dropout: float = option(0.0, 'probability that training passes over a merge of byte pairs, so that each epoch '
-                                     'reads other pieces', at_least=0.0, below=1.0, when={'vocabulary': ('bpe',)})
+    bpe_dropout: float = option(0.0, 'probability that training passes over a merge of byte pairs: epochs read eight '
+                                     'encodings in turn', at_least=0.0, below=1.0, when={'vocabulary': ('bpe',)})
     max_length: int = option(64, 'longest sentence, tokens with EOS: longer training pairs are left out, longer '
                                  'input is refused', at_least=2)
     buckets: int = option(2, 'shapes of batches, each compiled once', at_least=1)
