@@ -7,24 +7,27 @@ import pytest
 
 from seqjax.layers.steps import multiply, over_time
 
-B, T, H, D = 3, 5, 4, 2
+B, T, H, D, K = 3, 5, 4, 2, 6
 RNG = np.random.default_rng(0)
 PARAMS = {name: RNG.normal(size=shape).astype(np.float32) for name, shape in {
-    'recurrent': (H, H), 'deep': (H, H), 'input': (D, H), 'carry': (B, H)}.items()}
+    'recurrent': (H, H), 'own': (B, H, K), 'deep': (K, H), 'input': (D, H), 'carry': (B, H)}.items()}
+KERNELS = 'recurrent', 'own', 'deep'
 X, MASK = RNG.normal(size=(B, T, D)).astype(np.float32), np.arange(T) < np.array([[5], [3], [0]])
 
 
 def run(params, x_BTD, reverse=False, scan=over_time):
-    """Two products a step, one on what the other has made; the input's weight is closed over, and so are scales."""
+    """Three products a step, each on what the one before has made, that in the middle with a weight for each row; the
+    input's weight is closed over, and so are scales."""
     scale_H = jnp.arange(1.0, H + 1)  # of no gradient, and yet traced
 
     def step(carry_BH, now, kernels):
         x_BD, mask_B = now
         inner_BH = jnp.tanh(multiply(carry_BH, kernels['recurrent']) * scale_H + x_BD @ params['input'])
-        new_BH = jnp.where(mask_B[:, None], jnp.sin(multiply(inner_BH[:, None], kernels['deep'])[:, 0]), carry_BH)
+        own_B1K = multiply(inner_BH[:, None], kernels['own'])
+        new_BH = jnp.where(mask_B[:, None], jnp.sin(multiply(own_B1K, kernels['deep'])[:, 0]), carry_BH)
         return new_BH, (new_BH, inner_BH.sum(axis=1))
 
-    kernels = {name: params[name] for name in ('recurrent', 'deep')}
+    kernels = {name: params[name] for name in KERNELS}
     return scan(step, params['carry'], (x_BTD, jnp.asarray(MASK)), kernels, reverse)
 
 
@@ -56,7 +59,8 @@ def test_values_are_those_of_a_loop():
     p, state = {name: value.astype(float) for name, value in PARAMS.items()}, PARAMS['carry'].astype(float)
     for t in range(T):
         inner = np.tanh(state @ p['recurrent'] * np.arange(1, H + 1) + X[:, t].astype(float) @ p['input'])
-        state = np.where(MASK[:, t, None], np.sin(inner @ p['deep']), state)
+        own = np.einsum('bh,bhk->bk', inner, p['own'])
+        state = np.where(MASK[:, t, None], np.sin(own @ p['deep']), state)
         np.testing.assert_allclose(outputs[:, t], state, rtol=1e-4, atol=1e-5)
 
 
@@ -75,15 +79,18 @@ def test_bfloat16_kernels_have_gradients_of_their_own_type():
     def loss(params):
         return run(params, X)[0].sum()
 
-    params = PARAMS | {name: jnp.asarray(PARAMS[name], jnp.bfloat16) for name in ('recurrent', 'deep')}
+    params = PARAMS | {name: jnp.asarray(PARAMS[name], jnp.bfloat16) for name in KERNELS}
     assert jax.tree.map(lambda x: x.dtype.name, jax.grad(loss)(params)) == {
-        'recurrent': 'bfloat16', 'deep': 'bfloat16', 'input': 'float32', 'carry': 'float32'}
+        **dict.fromkeys(KERNELS, 'bfloat16'), 'input': 'float32', 'carry': 'float32'}
 
 
 def test_a_backward_pass_has_one_product_for_each_kernel_outside_of_its_loop():
-    """The kernels' gradients: products of (K, T B) and (T B, N)."""
+    """The kernels' gradients: products of (K, T B) and (T B, N), and of (B, K, T) and (B, T, N)."""
     text = jax.jit(jax.grad(total), static_argnums=(2, 3)).lower(PARAMS, X, False, over_time).as_text()
-    assert text.count(f'tensor<{H}x{T * B}xf32>, tensor<{T * B}x{H}xf32>) -> tensor<{H}x{H}xf32>') == 2
+    for shapes in (((H, T * B), (T * B, H), (H, H)), ((K, T * B), (T * B, H), (K, H)),
+                   ((B, H, T), (B, T, K), (B, H, K))):
+        left, right, result = (f'tensor<{"x".join(map(str, shape))}xf32>' for shape in shapes)
+        assert text.count(f'{left}, {right}) -> {result}') == 1
 
 
 @pytest.mark.parametrize(('times', 'told'), [(0, 'no step multiplies by W'), (2, 'multiplies twice by W')])

@@ -31,6 +31,16 @@ def test_values_and_gradients(function, weight, value):
     check_grads(function, (jnp.asarray(X), jnp.asarray(weight)), order=1, modes=['rev'], rtol=1e-2)
 
 
+def test_logits_with_biases():
+    bias, slope = (RNG.normal(size=shape).astype(np.float32) for shape in ((6,), (2, 3, 6)))
+    out, pull = jax.vjp(products.logits, *map(jnp.asarray, (X, TABLE, bias)))
+    np.testing.assert_allclose(out, X.astype(float) @ TABLE.T + bias, rtol=1e-5, atol=1e-6)
+    to_x, to_table, to_bias = pull(jnp.asarray(slope))
+    wide = slope.astype(float)
+    for ours, theirs in ((to_x, wide @ TABLE), (to_table, flat(wide).T @ flat(X)), (to_bias, flat(wide).sum(axis=0))):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_each_with_each_and_weighted_sums():
     x, y, weights = (RNG.normal(size=shape) for shape in ((2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 4, 6)))
 
@@ -62,6 +72,9 @@ PRODUCTS = {
     'matmul, narrower': (products.matmul, (2, 9, 24), (24, 16), np.matmul,
                          lambda x, y, s: (s @ y.T, flat(x).T @ flat(s))),
     'logits': (products.logits, (18, 16), (40, 16), lambda x, y: x @ y.T, lambda x, y, s: (s @ y, s.T @ x)),
+    'logits with biases': (lambda x, y: products.logits(x, y[:, :-1], y[:, -1].astype(jnp.float32)), (18, 16), (40, 17),
+                           lambda x, y: x @ y[:, :-1].T + y[:, -1],
+                           lambda x, y, s: (s @ y[:, :-1], np.concatenate([s.T @ x, s.sum(axis=0)[:, None]], axis=1))),
     'similarities': (products.similarities, (2, 3, 9, 16), (2, 3, 10, 16), lambda x, y: x @ across(y),
                      lambda x, y, s: (s @ y, across(s) @ x)),
     'mixtures': (products.mixtures, (2, 3, 9, 10), (2, 3, 10, 16), np.matmul,
@@ -79,7 +92,7 @@ def test_in_bfloat16_values_and_gradients_are_float64s_rounded_once(monkeypatch,
     slope = jnp.asarray(RNG.normal(size=exact.shape), jnp.bfloat16)
     monkeypatch.setattr(jax, 'default_backend', lambda: platform)
     out, pull = jax.vjp(jax.jit(lambda x, y: function(x, y)), x, y)
-    assert out.dtype == ('float32' if name in ('logits', 'similarities') else 'bfloat16')
+    assert out.dtype == ('float32' if name.startswith(('logits', 'similarities')) else 'bfloat16')
     wanted = exact, *gradients(*(np.asarray(a, float) for a in (x, y, slope)))
     for ours, theirs in zip((out, *pull(slope.astype(out.dtype))), wanted, strict=True):
         step = 2.0 ** -8 if ours.dtype == jnp.bfloat16 else 2.0 ** -20
@@ -95,7 +108,7 @@ def multiplies_bfloat16() -> bool:
 
 
 @pytest.mark.skipif(not multiplies_bfloat16(), reason='a processor without AMX')
-@pytest.mark.parametrize('name', [name for name in PRODUCTS if name != 'shifted'])
+@pytest.mark.parametrize('name', [name for name in PRODUCTS if name not in ('shifted', 'logits with biases')])
 def test_no_factor_in_bfloat16_is_made_float32_ahead_of_its_product(name):
     function, left, right, *_ = PRODUCTS[name]
     x, y = (jnp.ones(shape, jnp.bfloat16) for shape in (left, right))

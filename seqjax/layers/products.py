@@ -56,18 +56,23 @@ def _matmul_backward(dtype, kept, slope):
 
 
 @jax.custom_vjp
-def logits(x: jax.Array, table_VD: jax.Array) -> jax.Array:
-    """x @ table^T in float32, (..., D) to (..., V): scores of every piece of a vocabulary. Both of one dtype."""
-    return product(x, transposed(table_VD), 'float32')
+def logits(x: jax.Array, table_VD: jax.Array, bias_V: jax.Array | None = None) -> jax.Array:
+    """x @ table^T + bias in float32, (..., D) to (..., V): scores of every piece of a vocabulary.
+
+    `x` and the table are of one dtype, the bias is float32.
+    """
+    scores = product(x, transposed(table_VD), 'float32')
+    return scores if bias_V is None else scores + bias_V
 
 
 def _logits_backward(kept, slope):
-    x, table_VD = kept
+    x, table_VD, bias_V = kept
     slope = jax.lax.optimization_barrier(slope.astype(x.dtype))
+    to_bias_V = None if bias_V is None else _over_rows(_flat(slope), 'float32')
     # The narrow side is turned ahead of the product, and what it is made of is not made again for that. Without the
     # barrier around it the product would be turned round again, and its large factor with it.
     turned_DN = turned(jax.lax.optimization_barrier(_flat(x)))
-    return product(slope, table_VD), jax.lax.optimization_barrier(product(turned_DN, _flat(slope))).T
+    return product(slope, table_VD), jax.lax.optimization_barrier(product(turned_DN, _flat(slope))).T, to_bias_V
 
 
 @jax.custom_vjp
@@ -100,10 +105,14 @@ def shifted(x: jax.Array, bias_N: jax.Array) -> jax.Array:
 
 
 def _shifted_backward(kept, slope):
-    rows = _flat(slope)
-    if has_to_lie(rows):  # a sum over rows would be made in float32, of a copy of all of them
-        return slope, product(jnp.ones((2, len(rows)), rows.dtype), rows)[0]  # two, for one alone is no product to XLA
-    return slope, rows.sum(axis=0)
+    return slope, _over_rows(_flat(slope))
+
+
+def _over_rows(rows: jax.Array, dtype: str | None = None) -> jax.Array:
+    """The sum over rows, in their dtype or in `dtype`."""
+    if has_to_lie(rows):  # it would be made in float32, of a copy of all of them
+        return product(jnp.ones((2, len(rows)), rows.dtype), rows, dtype)[0]  # two, for one alone is no product to XLA
+    return rows.sum(axis=0, dtype=dtype)
 
 
 def on_cpu() -> bool:

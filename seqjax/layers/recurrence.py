@@ -9,7 +9,7 @@ from seqjax.layers.cells import GATES, Carry, Cell, Weights
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.normalisation import Norm
 from seqjax.layers.products import Dense, matmul
-from seqjax.layers.steps import over_time
+from seqjax.layers.steps import Kernel, multiply, over_time
 from seqjax.layers.unpadding import Unpadding, pad
 
 
@@ -70,12 +70,16 @@ class Recurrence(nn.Module):
         """Somebody wants to see the gates of this pass."""
         return self.is_mutable_collection('intermediates') and not self.is_initializing()
 
-    def project(self, inputs: jax.Array, real: jax.Array | None = None) -> jax.Array:
+    def project(self, inputs: jax.Array, real: jax.Array | None = None, kernel: Kernel | None = None) -> jax.Array:
         """W x + b: (..., D) to (..., G) in float32, or in bfloat16 where that is the compute dtype.
 
-        Normalised, N(W x) + b; batch statistics are over the `real` (...) inputs, or all.
+        Normalised, N(W x) + b; batch statistics are over the `real` (...) inputs, or all. `kernel` is W in a step of
+        `over_time`.
         """
-        projected = matmul(inputs.astype(self.dtype), self.input_kernel.astype(self.dtype), 'float32')
+        if kernel is None:
+            projected = matmul(inputs.astype(self.dtype), self.input_kernel.astype(self.dtype), 'float32')
+        else:
+            projected = multiply(inputs, kernel)
         if self.cell.normalisation != 'none':
             projected = self.input_norm(projected, real)
         return (projected + self.bias).astype(self.dtype)
@@ -270,6 +274,12 @@ class Bridge(nn.Module):
         projected = Dense(states * self.cell.hidden_size, dtype=self.dtype, kernel_init=gatewise(
             nn.initializers.glorot_uniform(), states), name='summary')(summary_BC)
         return self.cell.start(tuple(jnp.split(jnp.tanh(projected.astype(jnp.float32)), states, axis=-1)))
+
+
+def maxout(x: jax.Array) -> jax.Array:
+    """The greater of each two neighbours, (..., 2D) to (..., D): the readout of Bahdanau et al. 2015, A.2.2."""
+    pairs = x.reshape(*x.shape[:-1], -1, 2)
+    return jnp.maximum(pairs[..., 0], pairs[..., 1])
 
 
 def pool(outputs_BSH: jax.Array, mask_BS: jax.Array, how: str) -> jax.Array:

@@ -2,7 +2,8 @@
 
 A weight's gradient is the sum over time of x_t^T s_t, where x_t is what step t multiplies by it and s_t the slope of
 the result. Left to a scan, every step makes its own term, a product with as few rows as a batch has, and reads and
-writes the whole sum for it. With all steps at once it is one product.
+writes the whole sum for it. With all steps at once it is one product. What attention reads is such a weight too, if
+one that each row of a batch has of its own.
 """
 
 import functools
@@ -23,14 +24,29 @@ def multiply(x: jax.Array, kernel: Kernel) -> jax.Array:
     return kernel(x) if callable(kernel) else product(x.astype(kernel.dtype), kernel, 'float32')
 
 
+def _multiply(x_BK: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x @ kernel in float32, (B, N); of a kernel (B, K, N), each row with its own."""
+    return product(x_BK, kernel, 'float32') if kernel.ndim == 2 else product(x_BK[:, None], kernel, 'float32')[:, 0]
+
+
 @jax.custom_vjp
-def _multiply(x: jax.Array, kernel_KN: jax.Array, turned_NK: jax.Array) -> jax.Array:
-    """`multiply`, with the kernel turned ahead of all steps for the way back, and no gradient by the kernel."""
-    return product(x, kernel_KN, 'float32')
+def _multiply_turned(x_BK: jax.Array, kernel: jax.Array, turned_kernel: jax.Array) -> jax.Array:
+    """`_multiply`, with the kernel turned ahead of all steps for the way back, and no gradient by the kernel."""
+    return _multiply(x_BK, kernel)
 
 
-_multiply.defvjp(lambda x, kernel_KN, turned_NK: (_multiply(x, kernel_KN, turned_NK), turned_NK),
-                 lambda turned_NK, slope: (product(slope.astype(turned_NK.dtype), turned_NK), None, None))
+_multiply_turned.defvjp(lambda x_BK, kernel, turned_kernel: (_multiply(x_BK, kernel), turned_kernel),
+                        lambda kernel, slope: (_multiply(slope.astype(kernel.dtype), kernel).astype(kernel.dtype),
+                                               None, None))
+
+
+@jax.custom_vjp
+def _with_slope(result: jax.Array, other: jax.Array) -> jax.Array:
+    """The result as it is. Its slope is also given out as that of `other`, which is not read."""
+    return result
+
+
+_with_slope.defvjp(lambda result, other: (result, None), lambda _, slope: (slope, slope))
 
 
 def over_time(step: Callable, carry: Any, inputs: Any, kernels: dict[str, jax.Array],
@@ -40,7 +56,8 @@ def over_time(step: Callable, carry: Any, inputs: Any, kernels: dict[str, jax.Ar
     Args:
       step: multiplies by each of the `kernels` it gets, by `multiply`, once.
       carry: arrays whose first axis is the batch.
-      kernels: {name: (K, N)}. Other weights, over which the step closes, have their gradients added up step by step.
+      kernels: {name: (K, N), or (B, K, N)}. Other weights, over which the step closes, have their gradients added up
+        step by step.
 
     Raises:
       ValueError: a step that multiplies by a kernel twice, or not at all.
@@ -50,19 +67,20 @@ def over_time(step: Callable, carry: Any, inputs: Any, kernels: dict[str, jax.Ar
 
     inputs = swap(inputs)
     rows, steps = jax.tree.leaves(carry)[0].shape[0], jax.tree.leaves(inputs)[0].shape[0]
-    zeros = {name: jnp.zeros((rows, kernel.shape[1]), jnp.float32) for name, kernel in kernels.items()}
+    zeros = {name: jnp.zeros((rows, kernel.shape[-1]), jnp.float32) for name, kernel in kernels.items()}
 
-    def noted(carry, now, kernels, added):
-        """The step, with what it multiplies by each kernel, and something added to each result."""
+    def noted(carry, now, kernels, others):
+        """The step, with what it multiplies by each kernel; the slope of each result is that of an other."""
         seen = {}
 
         def multiplied(name, x):
             if name in seen:
                 raise ValueError(f'a step multiplies twice by {name}')
-            kernel, turned_NK = jax.lax.stop_gradient(kernels[name])
+            kernel, turned_kernel = jax.lax.stop_gradient(kernels[name])
             seen[name] = x.reshape(-1, x.shape[-1]).astype(kernel.dtype)
-            found = multiply(seen[name], kernel) if turned_NK is None else _multiply(seen[name], kernel, turned_NK)
-            return (found + added[name]).reshape(*x.shape[:-1], -1)
+            result_BN = (_multiply(seen[name], kernel) if turned_kernel is None else
+                         _multiply_turned(seen[name], kernel, turned_kernel))
+            return _with_slope(result_BN, others[name]).reshape(*x.shape[:-1], -1)
 
         carry, outputs = step(carry, now, {name: functools.partial(multiplied, name) for name in kernels})
         if missing := kernels.keys() - seen.keys():
@@ -87,27 +105,34 @@ def over_time(step: Callable, carry: Any, inputs: Any, kernels: dict[str, jax.Ar
     def forward(kernels, carry, inputs, closed):
         pairs = paired(kernels)
 
-        def with_added(carry, inputs, closed, added):
+        def with_others(carry, inputs, closed, others):
             def one(carry, now):
                 return noted(closed, carry, now[0], pairs, now[1])
 
-            carry, (outputs, seen) = scan(one, carry, (inputs, added))
+            carry, (outputs, seen) = scan(one, carry, (inputs, others))
             return (carry, outputs), seen
 
-        added = {name: jnp.zeros((steps, *zero.shape), zero.dtype) for name, zero in zeros.items()}
-        found, pull, seen = jax.vjp(with_added, carry, inputs, closed, added, has_aux=True)
+        others = {name: jnp.zeros((steps, *zero.shape), zero.dtype) for name, zero in zeros.items()}
+        found, pull, seen = jax.vjp(with_others, carry, inputs, closed, others, has_aux=True)
         return found, (pull, seen)
 
     def backward(kept, slopes):
         pull, seen = kept
-        *others, added = pull(slopes)
-        # The slope of what was added to a result is that of the result.
-        return {name: product(transposed(x_TBK.reshape(-1, x_TBK.shape[-1])), added[name].astype(x_TBK.dtype).reshape(
-            -1, added[name].shape[-1])) for name, x_TBK in seen.items()}, *others
+        *rest, others = pull(slopes)
+        return {name: _by_kernel(kernels[name].ndim == 3, x_TBK, others[name]) for name, x_TBK in seen.items()}, *rest
 
     run.defvjp(forward, backward)
     carry, outputs = run(kernels, carry, inputs, closed)
     return carry, swap(outputs)
+
+
+def _by_kernel(own: bool, x_TBK: jax.Array, slope_TBN: jax.Array) -> jax.Array:
+    """The gradient of a kernel, or where rows have their own of those, of products of all steps."""
+    if own:
+        x, slope = x_TBK.swapaxes(0, 1), slope_TBN.swapaxes(0, 1)
+    else:
+        x, slope = (y.reshape(-1, y.shape[-1]) for y in (x_TBK, slope_TBN))
+    return product(transposed(x), slope.astype(x.dtype))
 
 
 def closed_over(function: Callable, *like: Any) -> tuple[Callable, list[jax.Array]]:

@@ -10,7 +10,7 @@ from seqjax.layers.alignment import additive_scores, attend
 from seqjax.layers.cells import Cell
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.products import Dense, logits
-from seqjax.layers.recurrence import Bridge, Stack
+from seqjax.layers.recurrence import Bridge, Stack, maxout
 from seqjax.layers.steps import multiply, over_time
 from seqjax.layers.unpadding import Unpadding, pad, unpad
 from seqjax.models.stacks import Stacked
@@ -98,26 +98,27 @@ class Bahdanau(Stacked):
                                 axis=-1)
         if self.readout == 'maxout':
             x_BTD = self.readout_layer(x_BTD)
-            x_BTD = self.drop(x_BTD.reshape(*x_BTD.shape[:-1], -1, 2).max(axis=-1))
-        return logits(x_BTD, self.output_embedding.astype(self.dtype)) + self.output_bias, carry
+            x_BTD = self.drop(maxout(x_BTD))
+        return logits(x_BTD, self.output_embedding.astype(self.dtype), self.output_bias), carry
 
     def attend_over_time(self, embedded_BTE, memory, carry, real_BT, by):
         """The scan over target tokens: top states (B, T, H), contexts (B, T, 2H), and the carry."""
         first = self.decoder.layer[0]
         projected_BTG = pad(first.project(embedded_BTE, real_BT), by)
         weights, looking = first.weights(), first.looking
-        kernels = first.kernels(weights) | {'query': self.query_kernel.astype(self.dtype),
+        kernels = first.kernels(weights) | {'query': self.query_kernel.astype(self.dtype), 'values': memory['values'],
                                             'context': self.context_kernel.astype(self.dtype)}
 
         def step(carry, now, kernels):
             projected_BG, real_B = now
             query_B1A = multiply(carry[-1], kernels['query'])[:, None]
             scores_B1S = additive_scores(query_B1A, memory['keys'], self.alignment_v)
-            context_B1D, weights_B1S = attend(scores_B1S, memory['values'], memory['mask'])
-            projected_BG = projected_BG + multiply(context_B1D[:, 0], kernels['context'])
+            context_B1D, weights_B1S = attend(scores_B1S, kernels['values'], memory['mask'])
+            context_BD = context_B1D[:, 0].astype(self.dtype)
+            projected_BG = projected_BG + multiply(context_BD, kernels['context'])
             carry, seen = first.cell.step(carry, projected_BG, weights | kernels, real_B)
             hidden_BH = carry[-1].astype(self.dtype)
-            return carry, (hidden_BH, context_B1D[:, 0], weights_B1S[:, 0] if looking else None, first.wanted(seen))
+            return carry, (hidden_BH, context_BD, weights_B1S[:, 0] if looking else None, first.wanted(seen))
 
         after, (hidden_BTH, context_BTD, weights_BTS, seen) = over_time(step, carry[0], (projected_BTG, real_BT),
                                                                         kernels)

@@ -169,7 +169,7 @@ class Luong(Stacked):
             if 'centre' in seen:
                 self.sow('intermediates', 'decoder/window', window_edges(seen['centre'], self.window))
         read_BTH = self.drop(unpad(attentional_BTH, by))
-        return logits(read_BTH, self.output_embedding.astype(self.dtype)) + self.output_bias, carry
+        return logits(read_BTH, self.output_embedding.astype(self.dtype), self.output_bias), carry
 
     def after(self, carry, states, attentional_BTH):
         """The carry after all of `attentional_BTH`."""
@@ -188,30 +188,41 @@ class Luong(Stacked):
         before_BH = sum(tops) if self.residual else tops[-1]  # what the stack put out before
         return jnp.concatenate([before_BH[:, None].astype(self.dtype), hidden_BTH[:, :-1]], axis=1)
 
-    def centre(self, query_BTH, memory, carry):
+    def centre(self, query_BTH, memory, carry, kernels):
         """p_t (B, T) in float32: t, or equation 9."""
         if self.attention == 'monotonic':
             return (carry['taken'][:, None] + jnp.arange(1, query_BTH.shape[1] + 1)).astype(jnp.float32)
-        return predicted_centre(query_BTH, self.centre_kernel.astype(self.dtype), self.centre_v, memory['length'])
+        return predicted_centre(query_BTH, kernels['centre'], self.centre_v, memory['length'])
 
     def looked(self):
         """The kernels that `look` multiplies by, in the compute dtype."""
-        kernels = {'combine': self.combine_kernel} | ({'query': self.query_kernel} if self.score == 'concat' else {})
+        kernels = {'combine': self.combine_kernel}
+        if self.score == 'concat':
+            kernels['query'] = self.query_kernel
+        if self.score == 'location':
+            kernels['location'] = self.location_kernel
+        if self.attention == 'predictive':
+            kernels['centre'] = self.centre_kernel
         return {name: kernel.astype(self.dtype) for name, kernel in kernels.items()}
+
+    def remembered(self, memory):
+        """What of the memory `look` multiplies by, as kernels."""
+        keys = {'keys': memory['keys'].swapaxes(1, 2)} if self.score in ('dot', 'general') else {}
+        return keys | {'values': memory['values']}
 
     def look(self, hidden_BTH, memory, carry, kernels):
         """The attentional vectors h~ (B, T, H) of states h, equations 5 to 10; the weights (B, T, S) and p_t (B, T)."""
         S, seen, local = memory['mask'].shape[1], {}, ()
         query_BTH = self.query(hidden_BTH, carry)
         if self.score == 'location':
-            scores_BTS = location_scores(query_BTH, self.location_kernel.astype(self.dtype), S)
+            scores_BTS = location_scores(query_BTH, kernels['location'], S)
         elif self.score == 'concat':
             query_BTA = multiply(query_BTH, kernels['query'])
             scores_BTS = additive_scores(query_BTA, memory['keys'], self.alignment_v)
         else:
             scores_BTS = dot_scores(query_BTH, memory['keys'])
         if self.attention != 'global':
-            seen['centre'] = self.centre(query_BTH, memory, carry)
+            seen['centre'] = self.centre(query_BTH, memory, carry, kernels)
             local = (window(seen['centre'], self.window, S),)
             if self.attention == 'predictive':
                 local += (gaussian(seen['centre'], self.window, S),)
@@ -225,9 +236,11 @@ class Luong(Stacked):
         and the carry."""
         layers = self.decoder.layer
         looking, recurrent = layers[0].looking, [layer.weights() for layer in layers]
-        kernels = self.looked() | {'feed': self.feed_kernel.astype(self.dtype)} | {
+        remembered = self.remembered(memory)
+        kernels = self.looked() | remembered | {'feed': self.feed_kernel.astype(self.dtype)} | {
             f'{name}_{n}': kernel for n, layer in enumerate(layers)
-            for name, kernel in layer.kernels(recurrent[n]).items()}
+            for name, kernel in layer.kernels(recurrent[n]).items()} | {
+            f'input_{n}': layer.input_kernel.astype(self.dtype) for n, layer in enumerate(layers) if n}
         # Keys cannot be asked for inside a scan: the masks between layers are drawn for all steps ahead of it.
         projected_BTG = pad(layers[0].project(embedded_BTE), by)
         masks = self.decoder.masks(projected_BTG.shape[:2])
@@ -235,9 +248,11 @@ class Luong(Stacked):
         def step(carry, now, kernels):
             projected_BG, masks = now
             states, shown, below_BH = [], [], None
+            known = memory | {name: kernels[name] for name in remembered}
             for n, layer in enumerate(layers):
                 if n:
-                    projected_BG = layer.project(below_BH if masks[n - 1] is None else below_BH * masks[n - 1])
+                    projected_BG = layer.project(below_BH if masks[n - 1] is None else below_BH * masks[n - 1],
+                                                 kernel=kernels[f'input_{n}'])
                 else:
                     projected_BG = projected_BG + multiply(carry['fed'], kernels['feed'])
                 weights = recurrent[n] | {name: kernels[f'{name}_{n}'] for name in layer.cell.kernels}
@@ -245,7 +260,7 @@ class Luong(Stacked):
                 states.append(state)
                 shown.append(layer.wanted(seen))
                 below_BH = state[-1] + below_BH if n and self.residual else state[-1]
-            attentional_B1H, seen = self.look(below_BH[:, None].astype(self.dtype), memory, carry, kernels)
+            attentional_B1H, seen = self.look(below_BH[:, None].astype(self.dtype), known, carry, kernels)
             seen = jax.tree.map(lambda x: x[:, 0], seen)
             carry = self.after(carry, tuple(states), attentional_B1H)
             return carry, (attentional_B1H[:, 0], (seen, shown) if looking else None)

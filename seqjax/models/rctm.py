@@ -109,5 +109,5 @@ class RCTM(Translator):
         joins_BTE = jnp.take_along_axis(memory['columns'], where_BT[:, :, None], axis=1)
         inputs_BTE = jnp.concatenate([self.embed(self.target_embedding, tokens_BT), self.drop(joins_BTE)], axis=-1)
         hidden_BTH, states = self.decoder(inputs_BTE, None, carry['states'])
-        logits_BTV = logits(self.drop(hidden_BTH), self.output_embedding.astype(self.dtype))
-        return logits_BTV + self.output_bias, {'states': states, 'position': carry['position'] + T}
+        logits_BTV = logits(self.drop(hidden_BTH), self.output_embedding.astype(self.dtype), self.output_bias)
+        return logits_BTV, {'states': states, 'position': carry['position'] + T}

@@ -9,7 +9,7 @@ from flax import linen as nn
 from seqjax.layers.cells import Cell
 from seqjax.layers.dropout import Dropout
 from seqjax.layers.products import Dense, logits
-from seqjax.layers.recurrence import Bridge, Stack, pool
+from seqjax.layers.recurrence import Bridge, Stack, maxout, pool
 from seqjax.layers.unpadding import Unpadding, unpad
 from seqjax.models.stacks import Stacked
 from seqjax.options import option
@@ -120,11 +120,11 @@ class Recurrent(Stacked):
             shape = (*hidden_BTH.shape[:2], context_BC.shape[-1])
             context_BTC = unpad(jnp.broadcast_to(context_BC[:, None], shape), by)
             x_BTD = self.readout_hidden(x_BTD) + self.readout_embedding(embedded_BTE) + context_BTC
-            x_BTD = x_BTD.reshape(*x_BTD.shape[:-1], -1, 2).max(axis=-1)
+            x_BTD = maxout(x_BTD)
         elif self.tie_embeddings and x_BTD.shape[-1] != self.target_embedding.shape[-1]:
             x_BTD = self.readout_hidden(x_BTD)
         output_VD = self.target_embedding if self.tie_embeddings else self.output_embedding
-        return logits(x_BTD, output_VD.astype(self.dtype)) + self.output_bias
+        return logits(x_BTD, output_VD.astype(self.dtype), self.output_bias)
 
 
 class RNN(Recurrent):

@@ -79,7 +79,9 @@ def _of_tokens_backward(label_smoothing, spread, kept, slopes):
     # softmax - smoothed target. A comparison, and no one-hot array or scatter: it fuses, also where the vocabulary is
     # split.
     gradient_BTV = jnp.exp(logits_BTV.astype(jnp.float32) - log_normaliser_BT[:, :, None])
-    gradient_BTV -= jnp.where(jnp.arange(V) == target_BT[:, :, None], 1.0 - label_smoothing, 0.0)
+    # Compared in float32, which has all integers up to 2^24. Comparing integers takes a CPU as long as the exponential.
+    is_target_BTV = jnp.arange(V, dtype=jnp.float32) == target_BT[:, :, None].astype(jnp.float32)
+    gradient_BTV -= jnp.where(is_target_BTV, 1.0 - label_smoothing, 0.0)
     if label_smoothing and spread == 'all':
         gradient_BTV -= label_smoothing / V
     elif label_smoothing:
