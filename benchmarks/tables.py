@@ -1,8 +1,9 @@
 """Writes what `benchmarks/translation.py` measured into a document: python -m benchmarks.tables DOCUMENT RESULTS
 
-A table stands between <!-- table:NAME --> and <!-- end table:NAME -->; what was there is replaced (in `conditions` the
-lines of other items stay), and one that has no such place yet comes to the end. NAME: training, decoding, translating,
-bfloat16, ceiling, products, start, plan, steps, kinds, allocator, workers, conditions.
+A table stands between <!-- table:NAME --> and <!-- end table:NAME -->, and one that has no such place yet comes to the
+end. Lines of items that were not measured anew stay; `steps` and `kinds`, whose columns are items, are replaced whole.
+NAME: training, decoding, translating, bfloat16, ceiling, products, start, plan, steps, kinds, allocator, workers,
+conditions.
 """
 
 import json
@@ -21,6 +22,27 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column is text, the others are numbers."""
     ruled = ['---', *['---:'] * (len(head) - 1)]
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in (head, ruled, *rows))
+
+
+def with_others(table: str, before: str, told_by: int) -> str:
+    """A table with those lines of the table `before` that are of other items, each where it was.
+
+    Args:
+      told_by: how many cells say of which item a line is; one whose first is empty is of the same as that above it.
+    """
+    def by_item(lines: Sequence[str]) -> dict[str, list[str]]:
+        found, name = {}, ''
+        for line in lines:
+            if not line.startswith('|  |'):
+                name = ' | '.join(line.split(' | ')[:told_by]).partition('<br>')[0].partition(', ')[0]
+            found.setdefault(name, []).append(line)
+        return found
+
+    (*head, ours), (*head_before, theirs) = ((*text.splitlines()[:2], text.splitlines()[2:])
+                                             for text in (table, before.partition('\n\n')[0]))
+    if head != head_before:  # it had other columns, or was no table
+        return table
+    return '\n'.join([*head, *(line for lines in (by_item(theirs) | by_item(ours)).values() for line in lines)])
 
 
 def number(value: float) -> str:
@@ -192,13 +214,14 @@ def conditions(chosen: Mapping[str, Any], before: str = '') -> str:
     return '\n\n'.join(['\n'.join(sorted(where)), ', '.join(sorted(versions)), table])
 
 
-# The beginnings of the names of the items that each table has, and what writes it.
-TABLES = {'training': ('training.', compared), 'decoding': ('decoding.', compared),
-          'translating': ('translating.', compared), 'bfloat16': ('bfloat16.', compared),
-          'ceiling': (('training.transformer.', 'bfloat16.training.transformer.'), ceiling),
-          'products': ('products.', multiplied), 'start': ('start.', started), 'plan': ('plan.', planned),
-          'steps': ('steps.', stepped), 'kinds': ('steps.', consisting), 'allocator': ('allocator.', allotted),
-          'workers': ('workers.', shared_out), 'conditions': ('', conditions)}
+# The beginnings of the names of the items that each table has, what writes it, and how many cells tell items apart; 0
+# where lines are not of items.
+TABLES = {'training': ('training.', compared, 1), 'decoding': ('decoding.', compared, 1),
+          'translating': ('translating.', compared, 1), 'bfloat16': ('bfloat16.', compared, 1),
+          'ceiling': (('training.transformer.', 'bfloat16.training.transformer.'), ceiling, 4),
+          'products': ('products.', multiplied, 1), 'start': ('start.', started, 1), 'plan': ('plan.', planned, 1),
+          'steps': ('steps.', stepped, 0), 'kinds': ('steps.', consisting, 0), 'allocator': ('allocator.', allotted, 1),
+          'workers': ('workers.', shared_out, 1), 'conditions': ('', conditions, 0)}
 
 
 def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:
@@ -208,15 +231,20 @@ def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:
     except FileNotFoundError:
         raise UserError(f'{document} is not there; name the document that takes the tables') from None
     names = []
-    for name, (beginning, table) in TABLES.items():
+    for name, (beginning, table, told_by) in TABLES.items():
         chosen = {key: item for key, item in measured.items() if key.startswith(beginning)}
         if chosen:
             # An item of which nothing was measured has no row, but a line below with its reason.
             whole = {key: item for key, item in chosen.items() if results.measured(item)}
             failed = [f'{key} failed: {side["error"]}' for key, item in chosen.items() if key not in whole
                       for side in item['sides'].values()]
-            parts = ([conditions(chosen, between(text, f'table:{name}'))] if table is conditions
-                     else [*([table(whole)] if whole else []), *failed])
+            before = between(text, f'table:{name}')
+            if table is conditions:
+                parts = [conditions(chosen, before)]
+            else:
+                parts = [*([table(whole)] if whole else []), *failed]
+                if told_by and whole and before:
+                    parts[0] = with_others(parts[0], before, told_by)
             text = put(text, f'table:{name}', '\n\n'.join(parts), document)
             names.append(name)
     files.write(document, text)

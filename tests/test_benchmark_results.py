@@ -196,8 +196,32 @@ def test_tables_stand_between_their_marks(item, tmp_path):
     tables.write(document, elsewhere | other)
     assert 'jax 1' not in document.read_text(), 'nothing that is there was measured so'
     assert 'P, 2 cores' not in document.read_text()
+    before = document.read_text()
+    tables.write(document, {'training.other': other['decoding.some'], 'start.other': elsewhere['start.some']})
+    assert '| training.other<br>' in document.read_text()
+    assert '| start.other, cached |' in document.read_text()
+    assert set(before.splitlines()) <= set(document.read_text().splitlines()), 'lines of other items stay everywhere'
     with pytest.raises(UserError, match='is not there'):
         tables.write(tmp_path / 'none.md', measured)
+
+
+def test_lines_of_items_that_were_not_measured_anew_stay_where_they_were():
+    def table(*rows, head=('item', 'side', 'rate')):
+        return tables.grid(head, rows)
+
+    a, c = ('a<br>parameters: 3', 'ours', '1'), ('c', 'ours', '4')
+    before = table(a, ('', 'torch', '2'), ('b', 'ours', '3'), ('', 'torch', '5'), ('', 'other', '6'), c)
+    b, d = [('b', 'ours', '7'), ('', 'torch', '8')], ('d', 'ours', '9')
+    assert tables.with_others(table(*b, d), f'{before}\n\ne failed: no room', 1) == table(
+        a, ('', 'torch', '2'), *b, c, d)
+    assert tables.with_others(table(d), table(a, head=('item', 'side', 'speed')), 1) == table(d), 'other columns'
+    assert tables.with_others(table(d), 'To be measured.', 1) == table(d)
+    by_width = [('128', '0.1', '4 %'), ('128', '0.0', '5 %'), ('256', '0.1', '6 %')]
+    assert tables.with_others(table(('128', '0.0', '7 %')), table(*by_width), 2) == table(
+        by_width[0], ('128', '0.0', '7 %'), by_width[2])
+    started = [('s, cached', '2', ''), ('s, cold', '9', '')]
+    assert tables.with_others(table(('r, cached', '3', ''), started[0]), table(*started), 1) == table(
+        started[0], ('r, cached', '3', ''))
 
 
 def test_memory_of_this_process_is_read():
