@@ -25,6 +25,31 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Middle:
     return middle([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
+PER_TURN = 'values', 'cpu_values', 'without', 'faults', 'peaks'  # of a side, lists with a number for each turn
+# What two measurements of an item have to have in common for their turns to stand side by side.
+ALIKE = 'unit', 'shape', 'threads', 'machine', 'system'
+
+
+def together(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any] | None:
+    """An item with the turns of two measurements, say of two hours; None where they are not alike, or not of turns.
+
+    Of what is no turn's, parameters or the peak of memory, the later one's stays.
+    """
+    sides, versions = measured(now), now['versions'] | before['versions']
+    if any(before[name] != now[name] for name in ALIKE) or versions != before['versions'] | now['versions']:
+        return None
+    if not measured(before).keys() == before['sides'].keys() == sides.keys() == now['sides'].keys():
+        return None
+    if any(len(side['values']) != item['repeats'] for item in (before, now) for side in item['sides'].values()):
+        return None
+    sides = {name: side | {key: before['sides'][name][key] + side[key] for key in PER_TURN if key in side}
+             for name, side in sides.items()}
+    told = {name: ', '.join(dict.fromkeys(f'{before[name]}, {now[name]}'.split(', '))) for name in ('when', 'commit')}
+    return {**now, **told, 'sides': sides, 'versions': versions, 'repeats': before['repeats'] + now['repeats'],
+            'seconds': before['seconds'] + now['seconds'],
+            'load': [min(before['load'][0], now['load'][0]), max(before['load'][1], now['load'][1])]}
+
+
 def measured(item: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The sides that were measured, without those that failed."""
     return {name: side for name, side in item['sides'].items() if 'error' not in side}

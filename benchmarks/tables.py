@@ -207,7 +207,7 @@ def conditions(chosen: Mapping[str, Any], before: str = '') -> str:
         if rows.keys() - chosen.keys():
             where, versions = where | set(old_where.splitlines()), versions | set(old_versions.split(', '))
     rows |= {name: [
-        name, item['when'], str(item['commit'])[:9], str(item['repeats']),
+        name, item['when'], ', '.join(commit[:9] for commit in str(item['commit']).split(', ')), str(item['repeats']),
         f'{item["load"][0]:.1f} to {item["load"][1]:.1f}', f'{item["seconds"]:.0f}',
         ' '.join(f'{key}={value}' for key, value in item['shape'].items())] for name, item in chosen.items()}
     table = grid(['item', 'when', 'commit', 'repeats', 'load', 'seconds', 'shape'], list(rows.values()))

@@ -10,7 +10,8 @@
 Each side is a process that stays alive; only one of them works at a time. A side is compiled and warm before the first
 turn, a turn is as many steps as take --turn seconds, and the order of the sides is turned round after each repeat. A
 side that cannot be measured is an entry with its reason. Results go to a JSON file after each item; an item that is
-measured again takes the place of what was there.
+measured again takes the place of what was there, or with --more its turns stand beside those: a machine that others
+share has better and worse hours.
 
 Not run: flax's own wmt example, which reads its data by TensorFlow and tensorflow_text, and these are installed on
 neither side.
@@ -28,7 +29,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import commands, items, protocol
+from benchmarks import commands, items, protocol, results
 from benchmarks.peers.__main__ import PYTHON as PEERS
 from seqjax import allocator, files, rundir
 
@@ -144,6 +145,7 @@ def main() -> int:
     parser.add_argument('--quick', action='store_true', help='an item of each kind, 3 repeats, no torch.compile')
     parser.add_argument('--list', action='store_true', help='names the items and ends')
     parser.add_argument('--repeats', type=int, help='turns of each side; 5, or 3 with --quick')
+    parser.add_argument('--more', action='store_true', help='add turns to those that were measured before')
     parser.add_argument('--turn', type=float, help='seconds of a turn; 1.5, or 0.7 with --quick')
     parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)), help='of every side')
     parser.add_argument('--without', default='', help='sides to leave out, with commas')
@@ -162,7 +164,7 @@ def main() -> int:
         return 0
     repeats = options.repeats or (3 if options.quick else 5)
     turn = options.turn or (0.7 if options.quick else 1.5)
-    results = json.loads(options.results.read_text()) if options.results.exists() else {}
+    found = json.loads(options.results.read_text()) if options.results.exists() else {}
     workers = Workers(options.threads, options.cache)
     without = set(filter(None, options.without.split(','))) | ({'torch.compile'} if options.quick else set())
     began = time.monotonic()
@@ -173,16 +175,20 @@ def main() -> int:
                 sides = alone(item, 1 if options.quick else repeats, options.threads)
             else:
                 sides = measure(item, workers, repeats, turn, without)
-            results[name] = {
+            now = {
                 'unit': item.unit, 'shape': item.shape, 'note': item.note, 'sides': sides, 'repeats': repeats,
                 'seconds': time.monotonic() - clock, 'load': [load, os.getloadavg()[0]], 'threads': options.threads,
                 'when': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC'),
                 'commit': rundir.git_commit(), 'machine': rundir.machine(),
                 'system': f'{platform.platform()}, Python {platform.python_version()}',
                 'versions': {k: v for about in workers.abouts.values() for k, v in about['versions'].items()}}
-            show(name, results[name])
+            both = results.together(found[name], now) if options.more and name in found else None
+            if options.more and name in found and both is None:
+                print(f'{name} was measured elsewhere or otherwise before: what is new takes its place')
+            found[name] = both or now
+            show(name, found[name])
             sys.stdout.flush()
-            files.write(options.results, json.dumps(results, indent=1) + '\n')
+            files.write(options.results, json.dumps(found, indent=1) + '\n')
     finally:
         workers.close()
     print(f'{options.results}: {len(names)} items in {(time.monotonic() - began) / 60:.1f} minutes')

@@ -224,6 +224,29 @@ def test_lines_of_items_that_were_not_measured_anew_stay_where_they_were():
         started[0], ('r, cached', '3', ''))
 
 
+def test_turns_of_two_hours_stand_side_by_side(item):
+    sides = {'ours': dict(values=[1.0, 2.0], cpu_values=[3.0, 4.0], parameters=7), 'torch': dict(values=[1.0, 1.0])}
+    one = item | {'sides': sides, 'repeats': 2, 'load': [0.5, 2.0], 'seconds': 10, 'when': 'at ten', 'commit': 'abc'}
+    other = one | {'sides': {name: side | {'values': [5.0]} for name, side in sides.items()}, 'repeats': 1,
+                   'load': [1.0, 1.5], 'seconds': 4, 'when': 'at noon'}
+    other['sides']['ours'] |= {'cpu_values': [6.0], 'parameters': 8}
+    both = results.together(one, other)
+    assert both == one | {
+        'sides': {'ours': dict(values=[1.0, 2.0, 5.0], cpu_values=[3.0, 4.0, 6.0], parameters=8),
+                  'torch': dict(values=[1.0, 1.0, 5.0])},
+        'repeats': 3, 'load': [0.5, 2.0], 'seconds': 14, 'when': 'at ten, at noon'}
+    assert one['sides']['ours']['values'] == [1.0, 2.0]
+    assert results.together(both, other | {'when': 'at six', 'commit': 'def'})['when'] == 'at ten, at noon, at six'
+    assert results.together(one, other | {'commit': 'def'})['commit'] == 'abc, def'
+    with_torch = other | {'versions': other['versions'] | {'torch': '3'}}  # a worker had been asked by then
+    assert results.together(one, with_torch)['versions'] == one['versions'] | {'torch': '3'}
+    for wrong in ({'machine': 'Q, 4 cores'}, {'shape': {'width': 3}}, {'versions': {'jax': '2'}}, {'repeats': 5},
+                  {'sides': {'ours': other['sides']['ours']}},
+                  {'sides': other['sides'] | {'torch': {'error': 'no memory'}}}):
+        assert results.together(one, other | wrong) is None, wrong
+        assert results.together(other | wrong, one) is None, wrong
+
+
 def test_memory_of_this_process_is_read():
     assert start.most_memory() > 50 << 20
     assert start.most_memory(10 ** 9) == 0
