@@ -6,6 +6,7 @@ NAME: training, decoding, translating, bfloat16, ceiling, products, start, plan,
 conditions.
 """
 
+import itertools
 import json
 import pathlib
 import sys
@@ -24,25 +25,27 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in (head, ruled, *rows))
 
 
-def with_others(table: str, before: str, told_by: int) -> str:
-    """A table with those lines of the table `before` that are of other items, each where it was.
+def by_item(table: str, told_by: int = 1) -> dict[str, list[str]]:
+    """The lines of each item of a table.
 
     Args:
       told_by: how many cells say of which item a line is; one whose first is empty is of the same as that above it.
     """
-    def by_item(lines: Sequence[str]) -> dict[str, list[str]]:
-        found, name = {}, ''
-        for line in lines:
-            if not line.startswith('|  |'):
-                name = ' | '.join(line.split(' | ')[:told_by]).partition('<br>')[0].partition(', ')[0]
-            found.setdefault(name, []).append(line)
-        return found
+    found, name = {}, ''
+    for line in table.splitlines()[2:]:
+        if not line.startswith('|  |'):
+            cells = line.removeprefix('| ').split(' | ')[:told_by]
+            name = ' | '.join(cells).partition('<br>')[0].partition(', ')[0]
+        found.setdefault(name, []).append(line)
+    return found
 
-    (*head, ours), (*head_before, theirs) = ((*text.splitlines()[:2], text.splitlines()[2:])
-                                             for text in (table, before.partition('\n\n')[0]))
-    if head != head_before:  # it had other columns, or was no table
+
+def with_others(table: str, before: str, told_by: int = 1) -> str:
+    """A table with those lines of the table `before` that are of other items (`by_item`), each where it was."""
+    head = table.splitlines()[:2]
+    if before.splitlines()[:2] != head:  # it had other columns, or was no table
         return table
-    return '\n'.join([*head, *(line for lines in (by_item(theirs) | by_item(ours)).values() for line in lines)])
+    return '\n'.join([*head, *itertools.chain(*(by_item(before, told_by) | by_item(table, told_by)).values())])
 
 
 def number(value: float) -> str:
@@ -200,17 +203,16 @@ def conditions(chosen: Mapping[str, Any], before: str = '') -> str:
 
     where = {line(item) for item in chosen.values()}
     versions = {f'{name} {version}' for item in chosen.values() for name, version in item['versions'].items()}
-    rows = {}
-    if before.count('\n\n') == 2:  # written by this function
-        old_where, old_versions, old_table = before.split('\n\n')
-        rows = {cells[0]: cells for cells in (row.strip('| ').split(' | ') for row in old_table.splitlines()[2:])}
-        if rows.keys() - chosen.keys():
-            where, versions = where | set(old_where.splitlines()), versions | set(old_versions.split(', '))
-    rows |= {name: [
+    rows = [[
         name, item['when'], ', '.join(commit[:9] for commit in str(item['commit']).split(', ')), str(item['repeats']),
         f'{item["load"][0]:.1f} to {item["load"][1]:.1f}', f'{item["seconds"]:.0f}',
-        ' '.join(f'{key}={value}' for key, value in item['shape'].items())] for name, item in chosen.items()}
-    table = grid(['item', 'when', 'commit', 'repeats', 'load', 'seconds', 'shape'], list(rows.values()))
+        ' '.join(f'{key}={value}' for key, value in item['shape'].items())] for name, item in chosen.items()]
+    table = grid(['item', 'when', 'commit', 'repeats', 'load', 'seconds', 'shape'], rows)
+    if before.count('\n\n') == 2:  # written by this function
+        old_where, old_versions, old_table = before.split('\n\n')
+        table = with_others(table, old_table)
+        if by_item(old_table).keys() - chosen.keys():
+            where, versions = where | set(old_where.splitlines()), versions | set(old_versions.split(', '))
     return '\n\n'.join(['\n'.join(sorted(where)), ', '.join(sorted(versions)), table])
 
 
@@ -244,7 +246,7 @@ def write(document: pathlib.Path, measured: Mapping[str, Any]) -> list[str]:
             else:
                 parts = [*([table(whole)] if whole else []), *failed]
                 if told_by and whole and before:
-                    parts[0] = with_others(parts[0], before, told_by)
+                    parts[0] = with_others(parts[0], before.partition('\n\n')[0], told_by)
             text = put(text, f'table:{name}', '\n\n'.join(parts), document)
             names.append(name)
     files.write(document, text)

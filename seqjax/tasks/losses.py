@@ -79,9 +79,7 @@ def _of_tokens_backward(label_smoothing, spread, kept, slopes):
     # softmax - smoothed target. A comparison, and no one-hot array or scatter: it fuses, also where the vocabulary is
     # split.
     gradient_BTV = jnp.exp(logits_BTV.astype(jnp.float32) - log_normaliser_BT[:, :, None])
-    # Compared in float32, which has all integers up to 2^24. Comparing integers takes a CPU as long as the exponential.
-    is_target_BTV = jnp.arange(V, dtype=jnp.float32) == target_BT[:, :, None].astype(jnp.float32)
-    gradient_BTV -= jnp.where(is_target_BTV, 1.0 - label_smoothing, 0.0)
+    gradient_BTV -= jnp.where(_is_target(V, target_BT), 1.0 - label_smoothing, 0.0)
     if label_smoothing and spread == 'all':
         gradient_BTV -= label_smoothing / V
     elif label_smoothing:
@@ -89,9 +87,15 @@ def _of_tokens_backward(label_smoothing, spread, kept, slopes):
     return jnp.where(slope_BT1 == 0, 0.0, slope_BT1 * gradient_BTV).astype(logits_BTV.dtype), None
 
 
+def _is_target(V, target_BT):
+    """Which pieces (B, T, V) are the target: compared in float32, which has all integers up to 2^24. Comparing integers
+    takes a CPU as long as an exponential."""
+    return jnp.arange(V, dtype=jnp.float32) == target_BT[:, :, None].astype(jnp.float32)
+
+
 def _others(V, target_BT):
     """The pieces (B, T, V) that are neither the target nor PAD."""
-    return (jnp.arange(V) != target_BT[:, :, None]) & (jnp.arange(V) != PAD)
+    return ~_is_target(V, target_BT) & (jnp.arange(V) != PAD)
 
 
 of_tokens.defvjp(_of_tokens_forward, _of_tokens_backward)
