@@ -5,6 +5,7 @@
     summary = train(numerals('gru').replace('training', steps=500), 'runs/mine')
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -78,7 +79,12 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
                                 'ask for more steps, or choose another folder')
             for note in data.notes:
                 say(note)
-            state, history = begin(ready, learner, checkpoints, init_from, say)
+            step_fn = ready.step(learner)
+            with concurrent.futures.ThreadPoolExecutor(1) as aside:  # compiles while the state is made
+                if newest < steps:
+                    aside.submit(ready.placement.compiling(
+                        step_fn, ready.abstract_state(learner), next(stream(ready, batches, steps, newest))))
+                state, history = begin(ready, learner, checkpoints, init_from, say)
             step = int(state.step)
             if leads:  # now that no mistake can be found any more, which a second try would mend
                 rundir.claim(workdir, config, experiment)
@@ -99,7 +105,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
                 + (f'; going on after step {step:,}' if step else ''))
             rhythm = Rhythm(steps, training.evaluate_every or batches.batches_per_epoch, training.checkpoint_every,
                             training.log_every, training.patience)
-            state = fit(state, ready.step(learner), functools.partial(stream, ready, batches, steps),
+            state = fit(state, step_fn, functools.partial(stream, ready, batches, steps),
                         rhythm, history, validation(evaluator, experiment, data, progress), checkpoints, write,
                         progress, stop,
                         trace=str(workdir / 'profile') if training.profile else None)

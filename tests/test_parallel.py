@@ -8,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import threading
 from typing import NamedTuple
 
 import jax
@@ -176,6 +177,21 @@ def test_the_second_step_does_not_compile(mode, mesh, caplog):
     with jax.log_compiles(), jax.transfer_guard('disallow'), caplog.at_level('WARNING'):
         step(state, batch)
     assert not [r.message for r in caplog.records if 'ompil' in r.message]
+
+
+@pytest.mark.parametrize(('mode', 'mesh'), [('pmap', ''), ('pmap', 'data=2'), ('shard_map', ''), ('jit', 'fsdp=2')])
+def test_the_first_step_finds_what_a_thread_has_compiled(mode, mesh, caplog):
+    placement, learn = Placement(mode, mesh, RULES), learner(optimizer=optax.adam(1e-2))
+    step, batch = placement.step(learn.step, *learn.constants), placement.place_batch(make_batch())
+    shapes = placement.abstract(jax.eval_shape(learn.init, make_params()))
+    thread = threading.Thread(target=placement.compiling(step, shapes, batch))
+    thread.start()
+    thread.join(timeout=60)
+    state = placement.place_state(learn.init(make_params()))
+    with jax.log_compiles(), caplog.at_level('WARNING'):
+        state, _ = step(state, batch)
+    assert int(state.step) == 1
+    assert not [record.message for record in caplog.records if 'ompil' in record.message]
 
 
 @pytest.mark.parametrize(('mode', 'mesh'), [('pmap', ''), ('shard_map', 'data=4'), ('jit', 'fsdp=2,tensor=4')])

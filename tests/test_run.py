@@ -114,7 +114,7 @@ def test_two_steps(experiment, model, data, tmp_path, monkeypatch, capsys):
     assert final['signatures']['bleu'] in said.out
     clock = final['time']
     assert clock['tokens_per_second'] > 0
-    assert 0 < clock['compile_seconds'] < clock['seconds_in_all']
+    assert 0 < clock['compile_seconds'] < 2 * clock['seconds_in_all'], 'of two threads'
     assert 0 < clock['training_seconds'] < clock['seconds_in_all']
     assert clock['compilations'] <= 12, 'step, loss, search, initial parameters, checks; each shape once'
     predictions = (workdir / 'predictions' / 'test.txt').read_bytes()

@@ -185,19 +185,22 @@ class Batches:
                      (row >= 0).astype(np.float32), row, room)
 
     def iterate(self, start: int, stop: int, rows: slice = slice(None), prefetch: int = 4) -> Iterator[Batch]:
-        """Batches start to stop - 1, `prefetch` of them made ahead by grain's threads once the first was taken.
+        """Batches start to stop - 1, `prefetch` of them made ahead by grain's threads once two were taken.
 
         The threads end with the iterator: when it is exhausted, closed, or dropped.
         """
         if start >= stop:
             return
+        yield self.batch(start, rows)
+        if start + 1 == stop:
+            return
         with concurrent.futures.ThreadPoolExecutor(1) as aside:
-            # It takes a second, and brings jax; what takes the first batch is compiled meanwhile.
+            # It takes a third of a second, in which the first batch is worked on.
             library = aside.submit(importlib.import_module, 'grain')
-            yield self.batch(start, rows)
+            yield self.batch(start + 1, rows)
             grain = library.result()
         options = grain.ReadOptions(num_threads=min(prefetch, 2), prefetch_buffer_size=prefetch)
-        numbers = grain.MapDataset.range(start + 1, stop)
+        numbers = grain.MapDataset.range(start + 2, stop)
         batches = iter(numbers.map(functools.partial(self.batch, rows=rows)).to_iter_dataset(options))
         try:
             yield from batches

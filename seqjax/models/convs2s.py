@@ -84,7 +84,8 @@ class ConvS2S(Translator):
     def stack(self, block, in_axes):
         """`block`, scanned over num_layers: one compiled body however deep the stack is."""
         return nn.scan(block, variable_axes={'params': 0, 'intermediates': 0}, length=self.num_layers,
-                       split_rngs={'params': True, 'dropout': True}, in_axes=in_axes, out_axes=0)
+                       split_rngs={'params': True, 'dropout': True}, in_axes=in_axes, out_axes=0,
+                       check_constancy_invariants=False)  # which would trace each block twice
 
     def embed(self, table_VE, positions_LE, tokens_BT, where_BT):
         """Words and positions (section 3.1), dropped."""

@@ -129,9 +129,10 @@ class Transformer(Translator):
     def stack(self, layer, in_axes):
         """`layer`, scanned over num_layers: one compiled body however deep the stack is, or shallow stacks laid out."""
         body = nn.remat(layer, prevent_cse=False) if self.remat else layer
+        laid_out = self.num_layers <= UNROLLED and not self.remat and not self.is_initializing()
         return nn.scan(body, variable_axes={'params': 0, 'intermediates': 0, 'statistics': 0}, length=self.num_layers,
-                       split_rngs={'params': True, 'dropout': True}, in_axes=in_axes,
-                       unroll=self.num_layers <= UNROLLED and not self.remat)
+                       split_rngs={'params': True, 'dropout': True}, in_axes=in_axes, unroll=laid_out,
+                       check_constancy_invariants=False)  # which would trace each layer twice
 
     def embed(self, table_VD, tokens_BT, where_BT, length, learned_LD, by=None):
         """sqrt(D) times the embedding plus the position's encoding, for positions below `length`; with `by` (N, D).

@@ -172,6 +172,22 @@ class Placement:
         step.lower = lambda state, batch: run.lower(state, batch, *placed)
         return step
 
+    def compiling(self, compiled: Callable, state: Any, batch: Any) -> Callable[[], None]:
+        """Traces what `step` or `sums` returned. The function that comes back compiles it, in whichever thread, and the
+        next call finds the program.
+
+        Args:
+          state: its shapes, with shardings.
+          batch: one on the devices.
+        """
+        lowered = compiled.lower(state, batch)
+
+        def finish() -> None:
+            with self._uncached():
+                lowered.compile()
+
+        return finish
+
     def memory(self, compiled: Callable, state: Any, batch: Any) -> Any:
         """What a device will need, by XLA's `memory_analysis`, to run what `step` or `sums` returned; nothing is run.
 
