@@ -55,6 +55,7 @@ def experiment(model, **options):
             'training', batch_size=16)
     size = dict(num_layers=1, hidden_size=8, dropout=0.0) | (
         {'num_layers': 2, 'num_heads': 2} if hasattr(base.model, 'num_heads') else {})
+    size = {name: value for name, value in size.items() if hasattr(base.model, name)}
     base = dataclasses.replace(base, optimizer=Optimizer(name='sgd', learning_rate=RATE))
     return base.replace('task', **TEXT, label_smoothing=0.1).replace('model', **size | options).replace(
         'training', batch_size=16)
