@@ -29,6 +29,7 @@ class Timed:
     measure: Callable[[int, int], Sides]
     quick: bool = False
     note: str = ''
+    turns: bool = True  # whether values are a number for each repeat
 
 
 def told(module: str, arguments: list[str], threads: int, **environment: str) -> Any:
@@ -90,7 +91,7 @@ def items() -> dict[str, Timed]:
             ('bahdanau.256', ['--model=bahdanau', '--model.hidden_size=256', '--training.batch_size=256'])):
         given = ['--experiment=numerals', *small, *arguments]
         found.append(Timed(f'plan.{name}', 'measured / planned', {'flags': ' '.join(given)}, plans(given)))
-    found += [Timed(f'steps.{width}', 'seconds', {'width': width}, steps(width)) for width in (256, 512)]
+    found += [Timed(f'steps.{width}', 'seconds', {'width': width}, steps(width), turns=False) for width in (256, 512)]
     found.append(Timed('allocator.256', 'seconds', {'width': 256}, allocators(256)))
     found.append(Timed('workers.gru', 'seconds', workers.SHAPE, workers.measure))
     return {item.name: item for item in found}

@@ -4,6 +4,7 @@ A request is {"do": NAME, ...arguments}, a reply {"result": ...} or {"error": ".
 need have nothing in common but Python and numpy.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -69,7 +70,8 @@ class Worker:
     def close(self) -> None:
         """Ends the process."""
         for pipe in (self.process.stdin, self.process.stdout, self.log):
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # what was asked of one that had died
+                pipe.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:

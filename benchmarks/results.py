@@ -40,7 +40,8 @@ def together(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
         return None
     if not measured(before).keys() == before['sides'].keys() == sides.keys() == now['sides'].keys():
         return None
-    if any(len(side['values']) != item['repeats'] for item in (before, now) for side in item['sides'].values()):
+    if not now.get('turns', True) or any(
+            len(side['values']) != item['repeats'] for item in (before, now) for side in item['sides'].values()):
         return None
     sides = {name: side | {key: before['sides'][name][key] + side[key] for key in PER_TURN if key in side}
              for name, side in sides.items()}

@@ -162,21 +162,28 @@ def main() -> int:
     if options.list:
         print('\n'.join(names))
         return 0
+    sides = {side.name for item in known.values() if isinstance(item, items.Item) for side in item.sides}
+    without = set(filter(None, options.without.split(',')))
+    if unknown := without - sides:
+        print(f'error: --without={options.without}: no side is called {", ".join(sorted(unknown))}; there are '
+              f'{", ".join(sorted(sides))}', file=sys.stderr)
+        return 2
     repeats = options.repeats or (3 if options.quick else 5)
     turn = options.turn or (0.7 if options.quick else 1.5)
     found = json.loads(options.results.read_text()) if options.results.exists() else {}
     workers = Workers(options.threads, options.cache)
-    without = set(filter(None, options.without.split(','))) | ({'torch.compile'} if options.quick else set())
+    without |= {'torch.compile'} if options.quick else set()
     began = time.monotonic()
     try:
         for name in names:
             item, load, clock = known[name], os.getloadavg()[0], time.monotonic()
-            if isinstance(item, commands.Timed):
-                sides = alone(item, 1 if options.quick else repeats, options.threads)
-            else:
-                sides = measure(item, workers, repeats, turn, without)
+            of_commands = isinstance(item, commands.Timed)
+            times = 1 if of_commands and options.quick else repeats
+            sides = (alone(item, times, options.threads) if of_commands
+                     else measure(item, workers, times, turn, without))
             now = {
-                'unit': item.unit, 'shape': item.shape, 'note': item.note, 'sides': sides, 'repeats': repeats,
+                'unit': item.unit, 'shape': item.shape, 'note': item.note, 'sides': sides, 'repeats': times,
+                'turns': not of_commands or item.turns,
                 'seconds': time.monotonic() - clock, 'load': [load, os.getloadavg()[0]], 'threads': options.threads,
                 'when': datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC'),
                 'commit': rundir.git_commit(), 'machine': rundir.machine(),

@@ -19,7 +19,8 @@ def pyplot() -> Any:
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     plt.rcParams.update({'figure.dpi': 110, 'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
-                         'savefig.bbox': 'tight', 'image.interpolation': 'nearest'})
+                         'savefig.bbox': 'tight', 'image.interpolation': 'nearest',
+                         'text.parse_math': False})  # pieces of text have dollars
     return plt
 
 

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import uuid
 from collections.abc import Iterator
 from typing import IO
 
@@ -15,7 +16,7 @@ def whole(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
     """Opens a file to write; it takes its name when the block ends without an error."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f'.{path.name}.{os.getpid()}')
+    aside = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')  # of several machines' processes too
     try:
         with open(aside, mode, **({} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'})) as file:
             yield file

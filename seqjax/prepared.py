@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -80,8 +80,8 @@ class Prepared:
         return _initialise(jax.default_backend()).eval_shape(self.experiment.model, jax.random.key(0))
 
 
-def prepare(experiment: Experiment, codec: Codec) -> Prepared:
-    """Fills in what the data tells and chooses the devices. Touches no parameter.
+def prepare(experiment: Experiment, codec: Codec, devices: Sequence[jax.Device] | None = None) -> Prepared:
+    """Fills in what the data tells and chooses among the devices, all by default. Touches no parameter.
 
     Raises:
       UserError: sizes that do not fit each other, outputs longer than the model's positions, or batches that do not
@@ -92,7 +92,7 @@ def prepare(experiment: Experiment, codec: Codec) -> Prepared:
     if longest is not None and limit is not None and longest > limit:
         raise UserError(f'--decoding.max_length={longest}: the model has positions for {limit} target tokens (the '
                         '--task.max_length that it is trained with); ask for less, or train with positions that go on')
-    placement = Placement(training.parallel, training.mesh, experiment.model.partition_rules())
+    placement = Placement(training.parallel, training.mesh, experiment.model.partition_rules(), devices)
     placement.check_batch('--training.batch_size', training.batch_size, training.accumulate)
     placement.check_batch('--decoding.batch_size', experiment.decoding.batch_size)
     return Prepared(experiment, placement)
@@ -125,16 +125,18 @@ def checkpoints_of(workdir: pathlib.Path, experiment: Experiment) -> Checkpoints
 
 
 def final_parameters(checkpoints: Checkpoints, ready: Prepared) -> tuple[Any, str]:
-    """What a run is judged by, in words too: the average of the last checkpoints if asked for, else the best one."""
+    """What a run is judged by, in words too: the average of the last checkpoints if asked for, else the best one that
+    is not damaged."""
     checkpoints.wait()
     if not checkpoints.steps():
         raise UserError(f'{checkpoints.directory} holds no checkpoint yet; train the run first')
-    average = ready.experiment.training.average
-    if average:
-        return checkpoints.averaged(ready.abstract_params()), f'the average of the last {average} checkpoints'
+    if ready.experiment.training.average:
+        params, used = checkpoints.averaged(ready.abstract_params())
+        return params, f'the average of the last {used} checkpoints' if used > 1 else 'the last checkpoint'
     best = checkpoints.best()
-    step, state, _ = checkpoints.restore({'params': ready.abstract_params()}, best)
-    return state['params'], f'checkpoint {step}' + (', the best on validation' if step == best else ', the newest')
+    step, state, _ = checkpoints.restore({'params': ready.abstract_params()}, checkpoints.ranked())
+    which = 'the best on validation' if step == best else 'the newest' if best is None else 'the best that is intact'
+    return state['params'], f'checkpoint {step}, {which}'
 
 
 def parameter_count(params: Any) -> int:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from seqjax import figures, files, rundir
 from seqjax.data.vocabulary import EOS
 from seqjax.errors import UserError
@@ -24,10 +26,10 @@ def reopen(workdir: pathlib.Path) -> tuple[Experiment, Codec, dict]:
 
 
 def parameters_of(workdir: pathlib.Path) -> Any:
-    """The final parameters of a run (or the best so far), whole, on one device."""
+    """The final parameters of a run (or the best so far), whole, on one device of this process."""
     experiment, codec, _ = reopen(workdir)
     experiment = experiment.replace('training', parallel='jit', mesh='data=1')
-    return opened(workdir, experiment, codec)[1]
+    return opened(workdir, experiment, codec, jax.local_devices()[:1])[1]
 
 
 def evaluate(workdir: str | pathlib.Path, change: Callable[[Experiment], Experiment] = lambda e: e,
@@ -47,19 +49,21 @@ def evaluate(workdir: str | pathlib.Path, change: Callable[[Experiment], Experim
     evaluator, params = opened(workdir, experiment, codec)
     result = evaluator.evaluate(params, data.text['test'], data.ids['test'], experiment.decoding)
     method = experiment.decoding.method
-    files.write(workdir / 'predictions' / f'test.{method}.txt', result.text())
-    files.write(workdir / f'evaluation.{method}.json', json.dumps({
-        'decoding': dataclasses.asdict(experiment.decoding), 'test': result.metrics,
-        'signatures': result.signatures}, indent=1) + '\n')
+    if jax.process_index() == 0:
+        files.write(workdir / 'predictions' / f'test.{method}.txt', result.text())
+        files.write(workdir / f'evaluation.{method}.json', json.dumps({
+            'decoding': dataclasses.asdict(experiment.decoding), 'test': result.metrics,
+            'signatures': result.signatures}, indent=1) + '\n')
     say(result.table())
     for path in figures.draw_run(workdir, evaluator, params, data.ids['test'][0], result.hypotheses, f'.{method}'):
         say(f'drew {path}')
     return result
 
 
-def opened(workdir: pathlib.Path, experiment: Experiment, codec: Codec) -> tuple[Evaluator, Any]:
-    """An evaluator and the final parameters of a run."""
-    ready = prepare(experiment, codec)
+def opened(workdir: pathlib.Path, experiment: Experiment, codec: Codec,
+           devices: Sequence[jax.Device] | None = None) -> tuple[Evaluator, Any]:
+    """An evaluator and the final parameters of a run, on all devices or on these."""
+    ready = prepare(experiment, codec, devices)
     with contextlib.closing(checkpoints_of(workdir, ready.experiment)) as checkpoints:
         params, _ = final_parameters(checkpoints, ready)
     return Evaluator(ready.experiment.task, ready.experiment.model, codec, ready.placement,

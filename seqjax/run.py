@@ -79,6 +79,9 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
                                 'ask for more steps, or choose another folder')
             for note in data.notes:
                 say(note)
+            if experiment.optimizer.learner == 'counts' and steps % batches.batches_per_epoch:
+                say(f'the last {steps % batches.batches_per_epoch} of {steps} steps change nothing: a pass has '
+                    f'{batches.batches_per_epoch}, at whose end counts become parameters; give --training.epochs')
             step_fn = ready.step(learner)
             with concurrent.futures.ThreadPoolExecutor(1) as aside:  # compiles while the state is made
                 if newest < steps:
@@ -114,8 +117,10 @@ def train(experiment: Experiment, workdir: str | pathlib.Path, *, name: str = ''
             evaluator.tables = learner.finish(params, data)
             if leads and evaluator.tables:
                 rundir.save_tables(workdir, evaluator.tables)
-            clock = {'training_seconds': history.seconds + progress.clock()['seconds'],
-                     'tokens_per_second': progress.clock()['tokens_per_second']}
+            now = progress.clock()
+            clock = {'training_seconds': history.seconds + now['seconds'],
+                     # None where all steps were made before.
+                     'tokens_per_second': now['tokens_per_second'] or None}
             result = conclude(workdir, data, experiment, evaluator, params, say)
         summary = {'parameters': parameter_count(params), 'parameters_from': chosen, 'params_sha256': digest(params),
                    'steps': int(state.step), 'test': result.metrics, 'signatures': result.signatures,

@@ -64,6 +64,9 @@ def test_death_is_told_with_the_last_words(worker):
     with pytest.raises(Failed, match='died: out of memory'):
         worker.ask('run', key='a', times=1)
     assert not worker.alive
+    with pytest.raises(Failed, match='died: out of memory'):
+        worker.ask('about')
+    worker.close()  # with what it was asked still in the pipe
 
 
 def test_who_is_late_is_killed(worker):

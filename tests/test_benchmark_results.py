@@ -240,10 +240,12 @@ def test_turns_of_two_hours_stand_side_by_side(item):
     with_torch = other | {'versions': other['versions'] | {'torch': '3'}}  # a worker had been asked by then
     assert results.together(one, with_torch)['versions'] == one['versions'] | {'torch': '3'}
     for wrong in ({'machine': 'Q, 4 cores'}, {'shape': {'width': 3}}, {'versions': {'jax': '2'}}, {'repeats': 5},
+                  {'sides': {name: side | {'values': [5.0, 6.0]} for name, side in other['sides'].items()}},
                   {'sides': {'ours': other['sides']['ours']}},
                   {'sides': other['sides'] | {'torch': {'error': 'no memory'}}}):
         assert results.together(one, other | wrong) is None, wrong
         assert results.together(other | wrong, one) is None, wrong
+    assert results.together(one, other | {'turns': False}) is None, 'quartiles, say'
 
 
 def test_memory_of_this_process_is_read():

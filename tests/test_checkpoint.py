@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import optax
 import pytest
 
 from seqjax.errors import UserError
+from seqjax.prepared import final_parameters
 from seqjax.training.checkpoint import TMP_DIR_SUFFIX, Checkpoints, digest, digests
 from seqjax.training.parallel import Placement
 from seqjax.training.step import State
@@ -100,7 +102,7 @@ def test_the_state_may_be_donated_while_it_is_saved(open_):
     checkpoints.save(0, state, {})
     for _ in range(5):
         state, _ = step(state, batch)
-    _, restored, _ = checkpoints.restore(abstract(expected), step=0)
+    _, restored, _ = checkpoints.restore(abstract(expected), [0])
     same(jax.device_get(restored), expected)
 
 
@@ -115,6 +117,26 @@ def test_what_is_kept(open_):
     assert open_().best() == checkpoints.best() == 6
     saved(checkpoints, 13, 14)
     assert checkpoints.steps() == [6, 8, 12, 13, 14], 'steps off the schedule do not push scheduled ones out'
+
+
+def test_a_damaged_best_gives_way_to_the_next_best(open_, capfd):
+    checkpoints = open_(keep=5)
+    for step, score in ((1, 0.1), (2, 0.9), (3, None), (4, 0.3), (5, None)):
+        checkpoints.save(step, make_state(step), {}, score)
+    checkpoints.wait()
+    assert open_().ranked() == checkpoints.ranked() == [2, 4, 1, 5, 3]
+    shapes = abstract(make_state()).params
+    ready = types.SimpleNamespace(abstract_params=lambda: shapes, experiment=types.SimpleNamespace(
+        training=types.SimpleNamespace(average=0)))
+    assert final_parameters(open_(), ready)[1] == 'checkpoint 2, the best on validation'
+    data_file(checkpoints.directory, 2).unlink()
+    params, which = final_parameters(open_(), ready)
+    assert which == 'checkpoint 4, the best that is intact'
+    same(params, make_state(4).params)
+    assert 'checkpoint 2' in capfd.readouterr().err
+    ready.experiment.training.average = 3
+    assert final_parameters(open_(average=3), ready)[1] == 'the average of the last 3 checkpoints'
+    assert final_parameters(open_(average=9), ready)[1] == 'the average of the last 4 checkpoints'
 
 
 def test_no_score_no_best(open_):
@@ -195,7 +217,7 @@ def test_a_checkpoint_that_does_not_fit(open_):
     with pytest.raises(UserError, match=r'params/encoder/bias is .* float32 there and .* bfloat16 here'):
         checkpoints.restore({'params': half})
     with pytest.raises(UserError, match=r'no checkpoint of step 5 .* those of 1'):
-        checkpoints.restore(abstract(make_state()), step=5)
+        checkpoints.restore(abstract(make_state()), [5])
 
 
 def test_parameters_alone(open_):
@@ -212,18 +234,20 @@ def test_averaged(open_, capfd):
         leaves = [jax.device_get(make_state(step).params) for step in steps]
         return jax.tree.map(lambda *x: np.mean(np.asarray(x, np.float64), 0).astype(np.float32), *leaves)
 
-    same(checkpoints.averaged(shapes), mean(30, 40, 47))
+    averaged, used = checkpoints.averaged(shapes)
+    assert used == 3
+    same(averaged, mean(30, 40, 47))
     data_file(checkpoints.directory, 40).unlink()
-    same(open_(keep=1, average=3, every=10).averaged(shapes), mean(20, 30, 47))
+    same(open_(keep=1, average=3, every=10).averaged(shapes)[0], mean(20, 30, 47))
     assert 'checkpoint 40' in capfd.readouterr().err
-    same(open_(keep=1).averaged(shapes), jax.device_get(make_state(47).params))
+    same(open_(keep=1).averaged(shapes)[0], jax.device_get(make_state(47).params))
 
 
 def test_the_average_of_equal_checkpoints_is_that_checkpoint(open_):
     checkpoints = open_(average=3)
     for step in (1, 2, 3):
         checkpoints.save(step, make_state(9), {})
-    same(checkpoints.averaged(abstract(make_state()).params), make_state(9).params)
+    same(checkpoints.averaged(abstract(make_state()).params)[0], make_state(9).params)
 
 
 def test_digests():
@@ -361,4 +385,4 @@ def test_a_score_that_comes_later_counts(tmp_path):
     again.close()
     last = Checkpoints(tmp_path, keep=1)
     assert (last.best(), last.steps()) == (2, [2, 3])
-    assert last.restore(state, 2)[2] == {'evaluated': 2}
+    assert last.restore(state, [2])[2] == {'evaluated': 2}

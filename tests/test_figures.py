@@ -56,6 +56,17 @@ def test_attention_maps_show_every_head_and_sentence_with_its_pieces(N, H):
     assert all(array.max() > 0 for array in arrays)
 
 
+def test_pieces_may_be_dollars(tmp_path):
+    """Which matplotlib takes for mathematics."""
+    labels = [(['$$', '$_$', '</s>'], ['$^$', '▁$$', 'a$b$'])]
+    figure = figures.attention_maps(np.ones((1, 1, 1, 3, 3), np.float32), labels)
+    (_, along, down), = shown(figure).values()
+    assert (along, down) == labels[0]
+    assert_whole_picture(figures.save(figure, tmp_path / 'attention.png', {}))
+    figure = figures.state_maps({'decoder/hidden': np.random.default_rng(0).random((1, 3, 2))}, labels[0][1])
+    assert_whole_picture(figures.save(figure, tmp_path / 'states.png', {}))
+
+
 def test_attention_maps_mark_windows():
     """Positions from 1 on an axis from 0, in the panel of their sentence, rows of padding left out."""
     windows = np.random.default_rng(0).uniform(1, 4, (2, 5, 3)).astype(np.float32)

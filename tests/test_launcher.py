@@ -61,6 +61,7 @@ def _elsewhere(tmp_path, monkeypatch):
     ([*SMALL, '--optimizer.momentum=0.9'], '--optimizer.momentum=0.9 is not read with --optimizer.name=adam'),
     ([*SMALL, '--training.steps=3', '--training.epochs=2'], 'exclude each other; give one'),
     ([*SMALL, '--training.steps=none'], '--training.steps=none and --training.epochs=none'),
+    ([*SMALL, '--training.seed=4294967296'], '--training.seed=4294967296 must be at most 4294967295'),
     ([*SMALL, 'training.steps=3'], "unexpected argument 'training.steps=3'; flags are written --name=value"),
     ([*SMALL, '--training.steps'], 'Missing value for flag --training.steps'),
     ([*SMALL, '--flagfile=nowhere.txt'], '--flagfile: '),

@@ -307,8 +307,11 @@ def process(port, rank, directory):
     with contextlib.closing(Checkpoints(pathlib.Path(directory, 'checkpoints'), keep=1)) as checkpoints:
         checkpoints.save(2, state, {'from': 'two'}, 1.0)
         _, again, _ = checkpoints.restore(placement.abstract(jax.eval_shape(learn.init, make_params())))
-    np.savez(pathlib.Path(directory, f'{rank}.npz'), label=label, restored=digest(again) == digest(state), **params,
-             **jax.device_get(sums))
+        # As the parameters of another run are read: whole, on one device of each process.
+        alone = Placement('jit', 'data=1', devices=jax.local_devices()[:1])
+        _, whole, _ = checkpoints.restore(alone.abstract(jax.eval_shape(learn.init, make_params())))
+    restored = digest(again) == digest(state) == digest(whole)
+    np.savez(pathlib.Path(directory, f'{rank}.npz'), label=label, restored=restored, **params, **jax.device_get(sums))
 
 
 if __name__ == '__main__':

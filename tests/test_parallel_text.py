@@ -70,7 +70,8 @@ def test_damage_is_named(tmp_path):
     assert 'Is a directory' in message(parallel.read_lines, tmp_path)
     for suffix in ('.gz', '.xz', '.bz2'):
         whole = WRITE[suffix](b'some text\n' * 100)
-        for data in (b'no archive', whole[:len(whole) // 2]):
+        middle = len(whole) // 2
+        for data in (b'no archive', whole[:middle], whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1:]):
             (tmp_path / f'bad{suffix}').write_bytes(data)
             assert 'cannot be read: ' in message(parallel.read_lines, tmp_path / f'bad{suffix}')
     assert 'names 3 files' in message(parallel.read_pairs, 'a,b,c')
@@ -113,6 +114,12 @@ def test_what_a_directory_lacks_is_named(tmp_path):
     absent = message(parallel.read_splits, tmp_path / 'multi30k', 'de', 'en')
     assert 'multi30k does not exist' in absent
     assert 'github.com/multi30k/dataset' in absent
+    assert message(parallel.read_splits, tmp_path, '', '') == (
+        f'{tmp_path} is a folder without train.tsv; name the endings of its files, as --task.source=de '
+        '--task.target=en')
+    table = put(tmp_path / 'all.tsv', 'a\tA\n' * 300)
+    assert f'--task.valid=dev names files of a folder, and {table} is none' in message(
+        parallel.read_splits, table, '', '', valid='dev')
     put(tmp_path / 'train.de', '\n\n')
     put(tmp_path / 'train.en', 'a\nb\n')
     assert 'train.de is empty' in message(parallel.read_splits, tmp_path, 'de', 'en')

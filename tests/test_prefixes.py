@@ -77,6 +77,8 @@ def test_mistakes_are_other_words_part_of_the_way():
     assert set(words[:400]) == {4, 5, 6, 8, 9}
     assert set(words) <= set(range(4, 10))
     assert words[-1] != 5
+    unknown = Ragged.of([[UNK, 5, EOS]] * 400)
+    assert set(mistakes(unknown, 10)[1]) == set(range(4, 10)), 'of an unknown word, all'
     assert (mistakes(target, 10, seed=1)[1] != words).any()
 
 

@@ -6,11 +6,12 @@ import io
 import json
 import re
 import sys
+import threading
 
 import jax
 import numpy as np
 import pytest
-from tiny import DEVICES, bigrams, flags, launch, outcome, records, scalars, snapshot, steps_of, summary
+from tiny import DEVICES, bigrams, counting, flags, launch, outcome, records, scalars, snapshot, steps_of, summary
 
 from experiments.translation import ATTENTION_ONLY, numerals
 from seqjax import catalogue, figures
@@ -202,6 +203,15 @@ def test_a_line_too_long_is_refused_and_not_cut(run, tmp_path, capsys):
     assert len(predict(run, [' '.join(['one'] * 31)])) == 1
 
 
+def test_a_link_to_write_to_stays_one(run, tmp_path):
+    real, link = tmp_path / 'real.txt', tmp_path / 'target.txt'
+    real.write_text('what was there before')
+    link.symlink_to(real.name)
+    assert len(translate(run, tmp_path)) == len(LINES) + 1
+    assert link.is_symlink()
+    assert real.read_text().count('\n') == len(LINES)
+
+
 BEAM = ('--decoding.method=beam', '--decoding.beam_size=3')
 
 
@@ -344,6 +354,19 @@ def test_a_step_is_compiled_once_a_shape(tmp_path, monkeypatch):
     assert len(shapes) == 3
     assert sorted(traced) == sorted(shapes)
     assert final['time']['compilations'] <= 3 + 3 * 4, 'step, loss and search of each shape, and little else'
+
+
+def test_steps_that_end_no_pass_are_named(tmp_path, monkeypatch):
+    """In a thread of its own, too, where no signal can be caught."""
+    monkeypatch.setattr(figures, 'draw_run', lambda *args: [])
+    said, found = [], []
+    thread = threading.Thread(target=lambda: found.append(
+        train(counting(steps=11, evaluate_every=11), tmp_path / 'run', say=said.append)))
+    thread.start()
+    thread.join(timeout=240)
+    assert found[0]['steps'] == 11
+    assert ('the last 3 of 11 steps change nothing: a pass has 8, at whose end counts become parameters; '
+            'give --training.epochs') in said
 
 
 def test_from_python_with_no_flags(tmp_path):

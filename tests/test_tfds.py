@@ -85,6 +85,10 @@ def test_what_is_missing_is_named(data_dir):
         tfds.read_splits('words_translate', str(data_dir), 'dee')
     with pytest.raises(UserError, match=r"no split 'valid'; did you mean 'validation'\?"):
         tfds.read_splits('words_translate', str(data_dir), valid='valid')
+    for part in ('validation[:1', 'validation[:200%]', 'validation+nope', 'validation[500:]', 'validation[:10%]'):
+        with pytest.raises(UserError, match=r"words_translate has \d+ records in 'validation', and '") as caught:
+            tfds.read_splits('words_translate', str(data_dir), valid=part)
+        assert '\n' not in str(caught.value)
 
 
 def test_other_formats_are_refused(tmp_path):

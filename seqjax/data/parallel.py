@@ -7,6 +7,7 @@ import lzma
 import pathlib
 import sys
 import unicodedata
+import zlib
 from collections.abc import Sequence
 
 from seqjax.errors import UserError
@@ -35,7 +36,7 @@ def read_lines(path: str | pathlib.Path) -> list[str]:
                 data = file.read()
     except FileNotFoundError as error:
         raise UserError(f'{path} does not exist; check the path') from error
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f'{path} cannot be read: {getattr(error, "strerror", None) or error}') from error
     try:
         text = data.decode()
@@ -95,6 +96,9 @@ def read_splits(path: str | pathlib.Path, source_lang: str, target_lang: str, tr
     elif ',' not in str(path) and not path.exists():
         raise UserError(f'{path} does not exist; name a .tsv, two line-aligned files, or a folder of splits; '
                         f'{MULTI30K}')
+    elif named := next((f'{split}={name}' for split, name in zip(NAMES, (train, valid, test)) if name), None):
+        raise UserError(f'--task.{named} names files of a folder, and {path} is none; name a folder, or leave the '
+                        'names of splits out, and a part is held out (--experiment=parallel has no names)')
     else:
         splits = _hold_out(*read_pairs(path, columns), held_out)
         for split, (sources, _) in splits.items():
@@ -149,6 +153,9 @@ def _find(directory: pathlib.Path, source_lang: str, target_lang: str, names: Se
         if source or target:
             have, lack = (source, target_lang) if source else (target, source_lang)
             raise UserError(f'{directory} has {have.name} but not {name}.{lack}; add it, or change the language')
+    if not (source_lang and target_lang):
+        raise UserError(f'{directory} is a folder without {" or ".join(f"{name}.tsv" for name in names)}; name the '
+                        'endings of its files, as --task.source=de --task.target=en')
     present = ', '.join(sorted(file.name for file in directory.iterdir() if file.is_file())[:12]) or 'nothing'
     raise UserError(f'{directory} has no {" or ".join(names)} split, NAME.{source_lang} and NAME.{target_lang} or '
                     f'NAME.tsv, plain or .gz .xz .bz2; it holds {present}; {MULTI30K}')

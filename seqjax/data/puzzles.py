@@ -4,7 +4,7 @@ recall: the first word of the source, behind it so many others.       'c a f b' 
 witnesses: speakers tell what they heard, each right as often as it is known to be.  'c0 a2 c1' -> 'c'
 hops: a one-to-one map as links, in random order, and a word from which to follow them.  'ac cb ba a2' -> 'b'
 
-Witness and level, link, and word and number of links are one word each, which no tokenizer takes apart.
+Witness and level, link, and word and number of links are one word each.
 """
 
 from collections.abc import Sequence

@@ -118,6 +118,10 @@ def _read(builder: Any, dataset: str, split: str, source_key: str, target_key: s
     except NotImplementedError as error:
         raise UserError(f'{dataset} is stored as {builder.info.file_format.value}, which only TensorFlow reads; remove '
                         f'{builder.data_dir}, then {fix}') from error
+    except ValueError as error:  # a slice that is misspelt, or of nothing
+        why = ' '.join(str(error).split()).partition('. ')[0]
+        raise UserError(f'{dataset} has {builder.info.splits[name].num_examples} records in {name!r}, and {split!r} is '
+                        f"no part of them: {why}; write for example '{name}[:10%]' or '{name}[:100]'") from error
     sources, targets = [], []
     for start in range(0, len(records), 1024):  # in blocks: twice as fast as one by one
         for record in records.__getitems__(range(start, min(start + 1024, len(records)))):

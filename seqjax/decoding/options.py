@@ -28,7 +28,7 @@ class Decoding:
     top_p: float | None = option(
         None, 'sample among the likeliest tokens whose mass stays within p', at_least=0, at_most=1,
         when={'method': ('sample',)}, free=True)
-    seed: int = option(0, 'seed of the samples', at_least=0, when={'method': ('sample',)}, free=True)
+    seed: int = option(0, 'seed of the samples', at_least=0, at_most=2**32 - 1, when={'method': ('sample',)}, free=True)
     max_length: int | None = option(
         None, 'longest output, tokens with EOS; none: the limit of the task', at_least=1, free=True)
     batch_size: int = option(64, 'sentences decoded at a time, over all devices', at_least=1, free=True)

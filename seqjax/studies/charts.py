@@ -22,7 +22,7 @@ STYLE = {
     'axes.titlelocation': 'left', 'axes.titleweight': 'bold', 'axes.grid': True, 'grid.color': FAINT,
     'grid.linewidth': 0.5, 'axes.axisbelow': True, 'lines.linewidth': 1.6, 'lines.markersize': 4.5,
     'legend.frameon': False, 'legend.handlelength': 2.8, 'savefig.bbox': 'tight', 'savefig.transparent': True,
-    'svg.fonttype': 'none', 'image.interpolation': 'nearest'}
+    'svg.fonttype': 'none', 'image.interpolation': 'nearest', 'text.parse_math': False}
 
 
 class Look(NamedTuple):
@@ -105,7 +105,7 @@ def titles(keys: Sequence[tuple], names: Sequence[str]) -> list[str]:
     def part(name: str, value: Any) -> str:
         return f'{label(name)} {shown(value)}' if isinstance(value, (bool, int, float)) and len(names) > 1 \
             else shown(value)
-    return [', '.join(part(*both) for both in zip(names, key)).replace('$', r'\$') for key in keys]
+    return [', '.join(part(*both) for both in zip(names, key)) for key in keys]
 
 
 def styled(function: Callable) -> Callable:

@@ -69,7 +69,7 @@ def mistakes(target: Ragged, words: int, seed: int = 0, share: float = 1 / 3) ->
     lengths = np.asarray(target.lengths) - 1  # without EOS
     places = np.where(lengths > 1, (lengths * share).astype(int), NOWHERE)
     true = np.array([target.row(i)[place] if place != NOWHERE else UNK for i, place in enumerate(places)])
-    other = rng.integers(UNK + 1, words - 1, len(true))
+    other = rng.integers(UNK + 1, words - (true > UNK))  # an unknown word is none of these
     return places, other + ((other >= true) & (true > UNK))
 
 

@@ -86,7 +86,7 @@ def paired(a: Resampled, b: Resampled) -> Bootstrap:
     """The difference of two systems on the same resampled test sets.
 
     The p-value centres the resampled differences (Riezler and Maxwell 2005), as sacreBLEU's does: the share of
-    | |d*| - mean |d*| | above |d|, with one added to both counts, so it is never 0.
+    |d*| - mean |d*| above |d|, with one added to both counts, so it is never 0.
     """
     differences, difference = b.values - a.values, b.value - a.value
     sizes = np.abs(differences)

@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -86,6 +86,11 @@ class Checkpoints:
         """The step of the highest score, the newest of equals; None where none has a score."""
         return self._manager.best_step() if self.steps() else None
 
+    def ranked(self) -> list[int]:
+        """All steps: those with a score, the best first, of equals the newest; then the others, the newest first."""
+        scores = {step: (self._manager.metrics(step) or {}).get('score') for step in self.steps()}
+        return sorted(scores, key=lambda step: (scores[step] is not None, scores[step] or 0.0, step), reverse=True)
+
     def save(self, step: int, state: Any, host: dict, score: float | None = None) -> None:
         """Saves in the background; `state` may be donated as soon as this returns. A step is saved once, and
         once more where its score came later.
@@ -118,26 +123,26 @@ class Checkpoints:
                                args=args.Composite(state=args.PyTreeSave(_nested(leaves)),
                                                    record=args.JsonSave(record | {'sha256': _sha256(record)})))
 
-    def restore(self, abstract: Any, step: int | None = None) -> tuple[int, Any, dict] | None:
-        """The newest intact checkpoint, or that of `step`.
+    def restore(self, abstract: Any, steps: Sequence[int] | None = None) -> tuple[int, Any, dict] | None:
+        """The first intact checkpoint of `steps`, or the newest of all.
 
         Args:
           abstract: a tree of jax.ShapeDtypeStruct with the shardings that the arrays are to have; the number of devices
             may be another than when they were saved. {'params': ...} reads a part of what was saved.
-          step: exactly this one, or a UserError.
+          steps: those to try, in turn.
 
         Returns:
           (step, state, host), or None where there are no checkpoints.
 
         Raises:
-          UserError: all are damaged, or what was saved does not fit `abstract`.
+          UserError: all are damaged, one is not there, or what was saved does not fit `abstract`.
         """
         self.wait()
-        if step is not None and step not in self.steps():
-            raise UserError(f'no checkpoint of step {step} in {self.directory}; there are those of '
-                            f'{", ".join(map(str, self.steps())) or "no step"}')
         tried = []
-        for candidate in sorted(self.steps() if step is None else [step], reverse=True):
+        for candidate in self.steps()[::-1] if steps is None else steps:
+            if candidate not in self.steps():
+                raise UserError(f'no checkpoint of step {candidate} in {self.directory}; there are those of '
+                                f'{", ".join(map(str, self.steps())) or "no step"}')
             found = self._load(candidate, abstract)
             if found:
                 return candidate, *found
@@ -147,8 +152,9 @@ class Checkpoints:
         raise UserError(f'every checkpoint in {self.directory} that could be used is damaged '
                         f'({", ".join(map(str, tried))}); restore the files or start in another workdir')
 
-    def averaged(self, abstract_params: Any) -> Any:
-        """The mean of the parameters of the last `average` scheduled checkpoints, the newest of all among them.
+    def averaged(self, abstract_params: Any) -> tuple[Any, int]:
+        """The mean of the parameters of the last `average` scheduled checkpoints, the newest of all among them; and of
+        how many it is.
 
         Means are taken in float64. Damaged checkpoints are named and the one before is taken.
         """
@@ -170,7 +176,7 @@ class Checkpoints:
             return jax.make_array_from_callback(spec.shape, sharding, lambda index: mean[index])
 
         leaves, structure = jax.tree.flatten(abstract_params)
-        return structure.unflatten([place(spec, leaf / used) for spec, leaf in zip(leaves, total)])
+        return structure.unflatten([place(spec, leaf / used) for spec, leaf in zip(leaves, total)]), used
 
     def wait(self) -> None:
         """Returns when the last save is on disk. Raises UserError if the disk is full."""

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import math
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,7 +38,9 @@ class Stop:
 
     def __enter__(self):
         # Several processes may get the signal at unlike steps, or one alone: jax's own handler tells the others.
-        signals = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
+        # And only the main thread may set handlers.
+        alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGTERM, signal.SIGINT) if alone else ()
         self._before = {s: signal.signal(s, self._remember) for s in signals}
         return self
 

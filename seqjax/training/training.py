@@ -15,7 +15,7 @@ class Training:
     epochs: int | None = option(None, 'passes over the training split; instead of steps', at_least=1,
                                 instead_of='steps')
     batch_size: int = option(64, 'sentences an update, over all devices', at_least=1)
-    seed: int = option(0, 'seed of parameters, data order and dropout', at_least=0)
+    seed: int = option(0, 'seed of parameters, data order and dropout', at_least=0, at_most=2**32 - 1)
     evaluate_every: int | None = option(None, 'steps between evaluations on the validation split; none: once an epoch',
                                         at_least=1)
     checkpoint_every: int = option(500, 'steps between checkpoints', at_least=1)
