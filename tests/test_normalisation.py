@@ -300,13 +300,13 @@ def gradient_by_layer(depth=24, **fields):
 
 def test_gradients_through_24_layers():
     """Normalisation keeps the lowest layer's gradient at the size of the highest's. Residual connections alone add up
-    24 layers that grow with their sum, and without either the signal fades.
+    layers that grow with their sum, out of float32 in half of all draws of 24, and without either the signal fades.
     """
     for fields in ({}, dict(normalisation='rms'), dict(residual=False), dict(residual=False, norm='after')):
         lowest, *_, highest = gradient_by_layer(**fields)
         assert 0.3 < lowest < 100, fields
         assert 0.2 < lowest / highest < 20, fields
-    assert 1e12 < gradient_by_layer(normalisation='none')[0] < np.inf
+    assert 1e9 < gradient_by_layer(18, normalisation='none')[0] < np.inf
     assert 0 < gradient_by_layer(normalisation='none', residual=False)[0] < 1e-2
 
 
