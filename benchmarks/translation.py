@@ -162,11 +162,11 @@ def main() -> int:
     if options.list:
         print('\n'.join(names))
         return 0
-    sides = {side.name for item in known.values() if isinstance(item, items.Item) for side in item.sides}
+    present = {side.name for item in known.values() if isinstance(item, items.Item) for side in item.sides}
     without = set(filter(None, options.without.split(',')))
-    if unknown := without - sides:
+    if unknown := without - present:
         print(f'error: --without={options.without}: no side is called {", ".join(sorted(unknown))}; there are '
-              f'{", ".join(sorted(sides))}', file=sys.stderr)
+              f'{"; ".join(sorted(present))}', file=sys.stderr)
         return 2
     repeats = options.repeats or (3 if options.quick else 5)
     turn = options.turn or (0.7 if options.quick else 1.5)

@@ -13,8 +13,8 @@ from seqjax.errors import UserError
 
 @contextlib.contextmanager
 def whole(path: str | os.PathLike, mode: str = 'w') -> Iterator[IO]:
-    """Opens a file to write; it takes its name when the block ends without an error."""
-    path = pathlib.Path(path)
+    """Opens a file to write; it takes its name when the block ends without an error. A link to a file stays one."""
+    path = pathlib.Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')  # of several machines' processes too
     try:

@@ -252,12 +252,11 @@ def translate(workdir: pathlib.Path, launch: Launch, change: Callable) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        path = pathlib.Path(launch.output).absolute()
-        # A pipe or a device is written to, not replaced, and so is what /dev/stdout stands for.
-        if path.parts[1:2] == ('dev',) or (path.exists() and not path.is_file()):
+        path = pathlib.Path(launch.output)
+        if path.exists() and not path.is_file():  # a pipe or a device is written to, not replaced
             path.write_text(text, encoding='utf-8')
         else:
-            files.write(path.resolve(), text)  # a link stays one
+            files.write(path, text)
     return 0
 
 

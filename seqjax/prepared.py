@@ -135,7 +135,7 @@ def final_parameters(checkpoints: Checkpoints, ready: Prepared) -> tuple[Any, st
         return params, f'the average of the last {used} checkpoints' if used > 1 else 'the last checkpoint'
     best = checkpoints.best()
     step, state, _ = checkpoints.restore({'params': ready.abstract_params()}, checkpoints.ranked())
-    which = 'the best on validation' if step == best else 'the newest' if best is None else 'the best that is intact'
+    which = 'the best on validation' if step == best else 'the newest' if best is None else 'of those that are intact'
     return state['params'], f'checkpoint {step}, {which}'
 
 

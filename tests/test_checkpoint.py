@@ -131,7 +131,7 @@ def test_a_damaged_best_gives_way_to_the_next_best(open_, capfd):
     assert final_parameters(open_(), ready)[1] == 'checkpoint 2, the best on validation'
     data_file(checkpoints.directory, 2).unlink()
     params, which = final_parameters(open_(), ready)
-    assert which == 'checkpoint 4, the best that is intact'
+    assert which == 'checkpoint 4, of those that are intact'
     same(params, make_state(4).params)
     assert 'checkpoint 2' in capfd.readouterr().err
     ready.experiment.training.average = 3

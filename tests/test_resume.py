@@ -258,6 +258,8 @@ def test_the_same_command_again_changes_nothing(tmp_path, whole):
     shutil.copytree(whole, tmp_path / 'run')
     assert launch(*flags(tmp_path / 'run', *LAUNCHED)) == 0
     assert outcome(tmp_path / 'run') == outcome(whole)
+    assert summary(whole)['time']['tokens_per_second'] > 0
+    assert summary(tmp_path / 'run')['time']['tokens_per_second'] is None, 'no step was made'
 
 
 def test_a_full_disk(tmp_path, whole, capfd, monkeypatch):

@@ -210,6 +210,9 @@ def test_a_link_to_write_to_stays_one(run, tmp_path):
     assert len(translate(run, tmp_path)) == len(LINES) + 1
     assert link.is_symlink()
     assert real.read_text().count('\n') == len(LINES)
+    with open(tmp_path / 'open.txt', 'w') as file:  # as /dev/stdout is one
+        assert revisit('predict', run, f'--input={tmp_path / "source.txt"}', f'--output=/dev/fd/{file.fileno()}') == 0
+    assert (tmp_path / 'open.txt').read_text() == real.read_text()
 
 
 BEAM = ('--decoding.method=beam', '--decoding.beam_size=3')

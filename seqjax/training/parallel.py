@@ -173,7 +173,7 @@ class Placement:
         return step
 
     def compiling(self, compiled: Callable, state: Any, batch: Any) -> Callable[[], None]:
-        """Traces what `step` or `sums` returned. The function that comes back compiles it, in whichever thread, and the
+        """Traces what `step` returned. The function that comes back compiles it, in whichever thread, and the
         next call finds the program.
 
         Args:
