@@ -34,6 +34,11 @@ class Experiment:
             if hasattr(config, 'check'):
                 config.check()
         self._check_kinds()
+        rdrop = getattr(self.task, 'rdrop', 0.0)
+        if rdrop and not any(getattr(self.model, field.name) for field in options(self.model)
+                             if field.name.endswith('dropout')):
+            raise UserError(f'--task.rdrop={rdrop} compares two passes that dropout makes differ, and with '
+                            '--model.dropout=0.0 they are the same; raise dropout, or set rdrop to 0')
 
     def _check_kinds(self) -> None:
         """A model that counts has an optimizer that counts, one that searches phrases a decoding of phrases."""
@@ -42,7 +47,8 @@ class Experiment:
             if wanted != got:
                 raise UserError(f'{type(self.model).__name__} and {type(getattr(self, group)).__name__} do not go '
                                 f'together ({kind}: {wanted}, {got}); take the {group} of a recipe in experiments/')
-        for name, off in (('label_smoothing', 0.0), ('sampling', 'none')):  # of a loss, which counting has not
+        # Of a loss, which counting has not.
+        for name, off in (('label_smoothing', 0.0), ('rdrop', 0.0), ('sampling', 'none')):
             value = getattr(self.task, name, off)
             if self.model.learner == 'counts' and value != off:
                 raise UserError(f'--task.{name}={value} is not read by {type(self.model).__name__}, which learns by '

@@ -145,3 +145,39 @@ def test_no_array_of_the_vocabulary_is_kept_beside_the_logits():
                         jax.ShapeDtypeStruct((B, T), jnp.int32)).compile().memory_analysis()
     # Besides its input and its output, the gradient, at most one more array of logits.
     assert memory.temp_size_in_bytes <= 1.1 * B * T * V * 4
+
+
+def test_divergence_and_its_gradient_are_the_definition():
+    """Liang et al. 2021, equation 2: sum and slopes in float64 numpy."""
+    logits_BTV, others_BTV = example(), example(seed=1)
+    log_p, log_q = log_softmax(logits_BTV), log_softmax(others_BTV)
+    p, q = np.exp(log_p), np.exp(log_q)
+    there = ((TARGET_BT != 0) * WEIGHT_B[:, None])[:, :, None]
+    own, other = ((a * (log_a - log_b)).sum(-1, keepdims=True) for a, log_a, log_b in ((p, log_p, log_q),
+                                                                                     (q, log_q, log_p)))
+
+    def half(logits_BTV, others_BTV):
+        return losses.divergence(logits_BTV, others_BTV, TARGET_BT, WEIGHT_B)
+
+    (total, count), gradients = jax.jit(jax.value_and_grad(half, (0, 1), has_aux=True))(logits_BTV, others_BTV)
+    assert count == 6
+    np.testing.assert_allclose(total, ((own + other) / 2 * there).sum(), rtol=1e-5)
+    # d KL(p || q) by the logits of p is p (log p / q - KL), and by those of q it is q - p.
+    np.testing.assert_allclose(gradients[0], there / 2 * (p * (log_p - log_q - own) + p - q), atol=1e-6)
+    np.testing.assert_allclose(gradients[1], there / 2 * (q * (log_q - log_p - other) + q - p), atol=1e-6)
+    assert half(logits_BTV, logits_BTV)[0] == 0
+
+
+def test_divergence_reads_no_padding_and_holds_large_logits():
+    logits_BTV, others_BTV = 200 * example(), 200 * example(seed=1)
+    log_p, log_q = log_softmax(logits_BTV[:2]), log_softmax(others_BTV[:2])
+    logits_BTV[TARGET_BT == 0], others_BTV[2] = np.inf, np.nan
+
+    def half(logits_BTV, others_BTV):
+        return losses.divergence(logits_BTV, others_BTV, TARGET_BT, WEIGHT_B)[0]
+
+    total, gradients = jax.jit(jax.value_and_grad(half, (0, 1)))(logits_BTV, others_BTV)
+    apart = ((np.exp(log_p) - np.exp(log_q)) * (log_p - log_q)).sum(-1) / 2
+    np.testing.assert_allclose(total, apart[TARGET_BT[:2] != 0].sum(), rtol=1e-5)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    assert all((gradient[(TARGET_BT == 0) | (WEIGHT_B == 0)[:, None]] == 0).all() for gradient in gradients)

@@ -101,6 +101,58 @@ def _others(V, target_BT):
 of_tokens.defvjp(_of_tokens_forward, _of_tokens_backward)
 
 
+def divergence(logits_BTV: jax.Array, others_BTV: jax.Array, target_BT: jax.Array, weight_B: jax.Array
+               ) -> tuple[jax.Array, jax.Array]:
+    """How far what is said twice of the same tokens lies apart: (KL(P || Q) + KL(Q || P)) / 2, as (sum, count).
+
+    It is L_KL of Liang et al. 2021, "R-Drop: regularized dropout for neural networks", equation 2, in float32 and nats.
+
+    Args:
+      logits_BTV, others_BTV: of P and of Q; any float dtype; those at padding are never read, be they infinite.
+      target_BT, weight_B: which tokens count and how much, as in `cross_entropy`.
+    """
+    there_BT = (target_BT != PAD) & (weight_B[:, None] != 0)
+    weight_BT = jnp.where(there_BT, weight_B[:, None], 0.0).astype(jnp.float32)
+    apart_BT = jnp.where(there_BT, between(logits_BTV, others_BTV), 0.0)
+    return (apart_BT * weight_BT).sum(), weight_BT.sum()
+
+
+@jax.custom_vjp
+def between(logits_BTV: jax.Array, others_BTV: jax.Array) -> jax.Array:
+    """(KL(P || Q) + KL(Q || P)) / 2 of each token, with its backward pass written out, as that of `of_tokens` is."""
+    return _between_forward(logits_BTV, others_BTV)[0]
+
+
+def _log_probs(logits_BTV, log_normaliser_BT):
+    return logits_BTV.astype(jnp.float32) - log_normaliser_BT[:, :, None]
+
+
+def _between_forward(*both):
+    kept = [(logits, jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1)) for logits in both]
+    log_p_BTV, log_q_BTV = (_log_probs(*one) for one in kept)
+    there_BT, back_BT = ((jnp.exp(one_BTV) * (one_BTV - other_BTV)).sum(axis=-1)
+                         for one_BTV, other_BTV in ((log_p_BTV, log_q_BTV), (log_q_BTV, log_p_BTV)))
+    return (there_BT + back_BT) / 2, (kept, there_BT, back_BT)
+
+
+def _between_backward(kept, slope_BT):
+    both, there_BT, back_BT = kept
+    log_p_BTV, log_q_BTV = (_log_probs(*one) for one in both)
+
+    def slopes(one_BTV, other_BTV, divergence_BT):
+        """By the logits of `one`: of their own divergence, p (log p/q - KL), and of the other's, p - q."""
+        p_BTV = jnp.exp(one_BTV)
+        own_BTV = p_BTV * (one_BTV - other_BTV - divergence_BT[:, :, None])
+        slope_BT1 = slope_BT[:, :, None] / 2
+        return jnp.where(slope_BT1 == 0, 0.0, slope_BT1 * (own_BTV + p_BTV - jnp.exp(other_BTV)))
+
+    return (slopes(log_p_BTV, log_q_BTV, there_BT).astype(both[0][0].dtype),
+            slopes(log_q_BTV, log_p_BTV, back_BT).astype(both[1][0].dtype))
+
+
+between.defvjp(_between_forward, _between_backward)
+
+
 def observed(collections: Any) -> Sums:
     """What a model saw of a batch for its running means, its collection 'statistics', as report terms.
 

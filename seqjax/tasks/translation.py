@@ -1,8 +1,11 @@
 """Translation: from one sequence to another. Vocabularies, loss, and what a corpus must provide."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+import operator
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -13,7 +16,7 @@ from seqjax.data.vocabulary import BOS, PAD, Ragged, Vocabulary
 from seqjax.errors import UserError
 from seqjax.layers.unpadding import Sides, unpad, unpadding
 from seqjax.options import option
-from seqjax.tasks.losses import cross_entropy, observed
+from seqjax.tasks.losses import cross_entropy, divergence, observed
 from seqjax.tasks.scheduled_sampling import ScheduledSampling
 
 Text = tuple[list[str], list[str]]  # sources and targets, line by line
@@ -82,6 +85,8 @@ class Translation(ScheduledSampling):
                                  'input is refused', at_least=2)
     buckets: int = option(2, 'shapes of batches, each compiled once', at_least=1)
     label_smoothing: float = option(0.0, 'probability spread evenly over the vocabulary', at_least=0.0, below=1.0)
+    rdrop: float = option(0.0, 'R-Drop: the weight alpha of the divergence between two passes that dropout makes '
+                               'differ; 0: one pass', at_least=0.0)
     metric: Literal['bleu', 'bleu_lowercase', 'chrf', 'exact_match', 'loss'] = option(
         'bleu', 'validation score that says which checkpoint is best')
     valid_sentences: int | None = option(None, 'validation sentences decoded at each evaluation; none: all', at_least=1)
@@ -158,21 +163,39 @@ class Translation(ScheduledSampling):
         """Cross entropy: what is optimised, and what is only reported, as {term: (sum, count)}.
 
         The decoder reads the true words, but for those that scheduled sampling replaces in training (`rng` is given).
-        Where the batch says what room its tokens need, padding is left out.
+        Where the batch says what room its tokens need, padding is left out. With R-Drop training makes two passes,
+        whose cross entropies are added up, and 'rdrop' is optimised besides: alpha / 2 times how far they lie apart
+        (half of Liang et al. 2021, equation 4).
         """
+        # In training batch normalisation looks at the batch, and says what it saw; in evaluation it does not.
+        by = None if batch.room is None else Sides(
+            unpadding(batch.source != PAD, batch.room.source), unpadding(batch.target != PAD, batch.room.target))
+        target_BT, weight_B = batch.target, batch.weight
+        if by is not None:  # tokens side by side are rows of one token each
+            weight_B = unpad(jnp.broadcast_to(weight_B[:, None], target_BT.shape), by.target)
+            target_BT = unpad(target_BT, by.target)[:, None]
+        keys = jax.random.split(rng) if self.rdrop and rng is not None else [rng]
+        said, reports = zip(*(self.passed(model, params, batch, key, step, by) for key in keys))
+        losses = [cross_entropy(logits_BTV, target_BT, weight_B, self.label_smoothing) for logits_BTV in said]
+        objective, report = _totalled(losses)
+        if len(said) > 1:
+            apart, count = divergence(*said, target_BT, weight_B)
+            objective['rdrop'] = (self.rdrop / 2 * apart, count)
+        return objective, report | _totalled(reports)
+
+    def passed(self, model: Any, params: Any, batch: Any, rng: jax.Array | None, step: Any, by: Sides | None
+               ) -> tuple[jax.Array, dict]:
+        """One pass of the model: logits (B, T, V), or (N, 1, V) without padding, and what it reports."""
         tokens_BT = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
         rngs, revision, forcing = None if rng is None else {'dropout': rng}, (), {}
         if rng is not None and self.sampling != 'none':
             revise, forcing = self.revision(model, params, batch, rng, step)
             revision = (revise,)
-        # In training batch normalisation looks at the batch, and says what it saw; in evaluation it does not.
-        by = None if batch.room is None else Sides(
-            unpadding(batch.source != PAD, batch.room.source), unpadding(batch.target != PAD, batch.room.target))
         logits_BTV, seen = model.apply({'params': params}, batch.source, tokens_BT, *revision, by=by, rngs=rngs,
                                        mutable=[] if rng is None else ['statistics'])
-        target_BT, weight_B = batch.target, batch.weight
-        if by is not None:  # tokens side by side are rows of one token each
-            weight_B = unpad(jnp.broadcast_to(weight_B[:, None], target_BT.shape), by.target)
-            logits_BTV, target_BT = logits_BTV[:, None], unpad(target_BT, by.target)[:, None]
-        objective, report = cross_entropy(logits_BTV, target_BT, weight_B, self.label_smoothing)
-        return objective, report | forcing | observed(seen)
+        return logits_BTV if by is None else logits_BTV[:, None], forcing | observed(seen)
+
+
+def _totalled(terms: Sequence[Any]) -> Any:
+    """The sums and counts of all passes together."""
+    return jax.tree.map(lambda *parts: functools.reduce(operator.add, parts), *terms)
