@@ -34,11 +34,7 @@ class Experiment:
             if hasattr(config, 'check'):
                 config.check()
         self._check_kinds()
-        rdrop = getattr(self.task, 'rdrop', 0.0)
-        if rdrop and not any(getattr(self.model, field.name) for field in options(self.model)
-                             if field.name.endswith('dropout')):
-            raise UserError(f'--task.rdrop={rdrop} compares two passes that dropout makes differ, and with '
-                            '--model.dropout=0.0 they are the same; raise dropout, or set rdrop to 0')
+        self._check_passes()
 
     def _check_kinds(self) -> None:
         """A model that counts has an optimizer that counts, one that searches phrases a decoding of phrases."""
@@ -53,6 +49,14 @@ class Experiment:
             if self.model.learner == 'counts' and value != off:
                 raise UserError(f'--task.{name}={value} is not read by {type(self.model).__name__}, which learns by '
                                 f'counting; set it to {off}')
+
+    def _check_passes(self) -> None:
+        """Two passes over a batch say something where dropout makes them differ."""
+        rdrop = getattr(self.task, 'rdrop', 0.0)
+        if rdrop and not any(getattr(self.model, field.name) for field in options(self.model)
+                             if field.name.endswith('dropout')):
+            raise UserError(f'--task.rdrop={rdrop} compares two passes that dropout makes differ, and with '
+                            '--model.dropout=0.0 they are the same; raise dropout, or set rdrop to 0')
 
     def replace(self, group: str, **values) -> 'Experiment':
         """A copy in which fields of one group have other values."""

@@ -25,7 +25,7 @@ def value(objective):
 
 
 def test_the_objective_is_that_of_two_passes():
-    """(L_1 + L_2 + alpha L_KL) / 2, equation 4 of Liang et al. 2021, and its gradient; padding is read by nobody."""
+    """(L_1 + L_2 + alpha L_KL) / 2, equation 4 of Liang et al. 2021, and its gradient."""
     model, params = system('transformer', dropout=0.3)
 
     def passes(params):

@@ -34,8 +34,7 @@ def cross_entropy(logits_BTV: jax.Array, target_BT: jax.Array, weight_B: jax.Arr
       objective: 'loss', smoothed. report: 'nll', never smoothed, the one for perplexity; 'accuracy', tokens than
       whose logit there is no higher one (of equally high ones each is right).
     """
-    there_BT = (target_BT != PAD) & (weight_B[:, None] != 0)
-    weight_BT = jnp.where(there_BT, weight_B[:, None], 0.0).astype(jnp.float32)
+    there_BT, weight_BT = _counted(target_BT, weight_B)
     # Replaced, not only multiplied by 0: what is not finite at padding would make the sums NaN.
     loss_BT, nll_BT, right_BT = (jnp.where(there_BT, x_BT, 0.0) for x_BT in of_tokens(
         logits_BTV, target_BT, label_smoothing, spread))
@@ -43,6 +42,12 @@ def cross_entropy(logits_BTV: jax.Array, target_BT: jax.Array, weight_B: jax.Arr
     objective = {'loss': ((loss_BT * weight_BT).sum(), count)}
     report = {'nll': ((nll_BT * weight_BT).sum(), count), 'accuracy': ((right_BT * weight_BT).sum(), count)}
     return objective, report
+
+
+def _counted(target_BT, weight_B):
+    """Which tokens there are to predict, and what each weighs, 0 where there is none."""
+    there_BT = (target_BT != PAD) & (weight_B[:, None] != 0)
+    return there_BT, jnp.where(there_BT, weight_B[:, None], 0.0).astype(jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -111,8 +116,7 @@ def divergence(logits_BTV: jax.Array, others_BTV: jax.Array, target_BT: jax.Arra
       logits_BTV, others_BTV: of P and of Q; any float dtype; those at padding are never read, be they infinite.
       target_BT, weight_B: which tokens count and how much, as in `cross_entropy`.
     """
-    there_BT = (target_BT != PAD) & (weight_B[:, None] != 0)
-    weight_BT = jnp.where(there_BT, weight_B[:, None], 0.0).astype(jnp.float32)
+    there_BT, weight_BT = _counted(target_BT, weight_B)
     apart_BT = jnp.where(there_BT, between(logits_BTV, others_BTV), 0.0)
     return (apart_BT * weight_BT).sum(), weight_BT.sum()
 

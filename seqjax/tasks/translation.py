@@ -175,7 +175,7 @@ class Translation(ScheduledSampling):
             weight_B = unpad(jnp.broadcast_to(weight_B[:, None], target_BT.shape), by.target)
             target_BT = unpad(target_BT, by.target)[:, None]
         keys = jax.random.split(rng) if self.rdrop and rng is not None else [rng]
-        said, reports = zip(*(self.passed(model, params, batch, key, step, by) for key in keys))
+        said, reports = zip(*(self.one_pass(model, params, batch, key, step, by) for key in keys))
         losses = [cross_entropy(logits_BTV, target_BT, weight_B, self.label_smoothing) for logits_BTV in said]
         objective, report = _totalled(losses)
         if len(said) > 1:
@@ -183,9 +183,9 @@ class Translation(ScheduledSampling):
             objective['rdrop'] = (self.rdrop / 2 * apart, count)
         return objective, report | _totalled(reports)
 
-    def passed(self, model: Any, params: Any, batch: Any, rng: jax.Array | None, step: Any, by: Sides | None
-               ) -> tuple[jax.Array, dict]:
-        """One pass of the model: logits (B, T, V), or (N, 1, V) without padding, and what it reports."""
+    def one_pass(self, model: Any, params: Any, batch: Any, rng: jax.Array | None, step: Any, by: Sides | None
+                 ) -> tuple[jax.Array, dict]:
+        """Logits (B, T, V), or (N, 1, V) without padding, and what else the model tells."""
         tokens_BT = jnp.pad(batch.target[:, :-1], ((0, 0), (1, 0)), constant_values=BOS)
         rngs, revision, forcing = None if rng is None else {'dropout': rng}, (), {}
         if rng is not None and self.sampling != 'none':
